@@ -75,7 +75,8 @@
 //! - **link**: a connection that the sidecar opens to a PBX, to see what is there and to put right what is wrong. Its
 //!   **mode** (off, observe, repair, enforce) says how far it goes.
 //! - **belief**: what the login sessions say of a queue member; the **truth** is what the PBX has. A **poll** reads the
-//!   whole truth, a **hint** says where it may have changed. A link **judges** each member, and takes a **step**.
+//!   whole truth, a **hint** says where it may have changed. To **reconcile** a member, a link looks at both sides,
+//!   **judges** how they differ, and takes a **step**.
 //! - **confirmed**: of a session, that its member was seen. **Unconfirmed**: it was not seen in time. **Missing**: a
 //!   session that no phone made has no member. **Lost**: the member went with a restart of the PBX. **Left**: it went
 //!   otherwise.

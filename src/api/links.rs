@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
+use crate::config::links::MembersMode;
 use crate::gate::OperatorName;
 use crate::links::command::PollKind;
-use crate::links::row::LinkDetails;
+use crate::links::operator_rows::LinkDetails;
 
 /// The parameters of `GET /links`.
 #[derive(Debug, Deserialize)]
@@ -30,6 +31,32 @@ pub(super) struct CommandQuery {
     link: String,
     /// `reconcile`, `dry-run`, `adopt` or `resume`.
     command: String,
+    /// With `dry-run`: the mode whose steps are listed, `observe`, `repair` or `enforce`. `None`: the mode of the link.
+    #[serde(rename = "as")]
+    mode: Option<String>,
+}
+
+impl CommandQuery {
+    /// What the poll is for. The error is for the caller.
+    fn kind(&self) -> Result<PollKind, &'static str> {
+        let mode = self.mode.as_ref().map(MembersMode::named);
+        match (self.command.as_str(), mode) {
+            ("dry-run", None) => Ok(PollKind::DryRun(None)),
+            ("dry-run", Some(Some(mode))) if mode != MembersMode::Off => Ok(PollKind::DryRun(Some(mode))),
+            ("dry-run", Some(_)) => Err("`as` must be `observe`, `repair` or `enforce`\n"),
+            (_, Some(_)) => Err("`as` is for the command `dry-run` only\n"),
+            ("reconcile", None) => Ok(PollKind::Regular),
+            ("adopt", None) => Ok(PollKind::Adopt),
+            ("resume", None) => Ok(PollKind::Resume),
+            _ => Err("`command` must be `reconcile`, `dry-run`, `adopt` or `resume`\n"),
+        }
+    }
+
+    /// The command as the log and `links show` name it.
+    fn name(&self) -> String {
+        let mode = self.mode.as_ref().map_or(String::new(), |mode| format!(" as {mode}"));
+        format!("{}{mode}", self.command)
+    }
 }
 
 pub(super) async fn list(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
@@ -57,18 +84,18 @@ pub(super) async fn command(
             unknown(&query.link)
         };
     };
-    let kind = match query.command.as_str() {
-        "reconcile" => PollKind::Regular,
-        "dry-run" => PollKind::DryRun,
-        "adopt" => PollKind::Adopt,
-        "resume" => PollKind::Resume,
-        other => return (StatusCode::BAD_REQUEST, format!("there is no command `{other}`\n")).into_response(),
+    let (kind, name) = match query.kind() {
+        Ok(kind) => (kind, query.name()),
+        Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
+    if kind.mode(link.terms().members) == MembersMode::Off {
+        return looks_at_nobody(&query.link);
+    }
     let (terms, peer, by) = (link.terms(), caller.to_string(), caller.by());
-    link.status.commanded(&query.command, &by, api.sidecar.clock.now().wall);
+    link.status.commanded(&name, &by, api.sidecar.clock.now().wall);
     let operator = OperatorName { peer: &peer, by: &by };
-    api.sidecar.gate.note_link_command(operator, &terms.organization, &terms.name, &query.command);
-    tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
+    api.sidecar.gate.note_link_command(operator, &terms.organization, &terms.name, &name);
+    tracing::info!(by = %caller, link = query.link, command = name, "an operator lets a link poll");
     if let Some(mut planned) = link.command(kind).await {
         planned.sort_by(|one, other| (&one.queue, &one.extension).cmp(&(&other.queue, &other.extension)));
         return Json(planned).into_response();
@@ -80,6 +107,15 @@ pub(super) async fn command(
 /// A Kamailio has nothing that a poll could compare.
 fn no_members(name: &str) -> Response {
     let text = format!("`{name}` is a link to a Kamailio, which has no queue members: there is nothing to compare\n");
+    (StatusCode::CONFLICT, text).into_response()
+}
+
+/// The link neither polls nor judges.
+fn looks_at_nobody(name: &str) -> Response {
+    let text = format!(
+        "the link `{name}` has `members = \"off\"`: it does not look at members; set `members = \"observe\"` in \
+         queuewarden.toml and restart, or ask for `--dry-run --as observe`\n"
+    );
     (StatusCode::CONFLICT, text).into_response()
 }
 

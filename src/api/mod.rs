@@ -83,7 +83,7 @@ routes! {
          unless with `?replace=true`, which ends those that the backup does not have.";
     get "/links" => links::list: "The links to PBXs, what the last poll of each found, and what its PBX refused; one with `link`.";
     put "/links" => links::command:
-        "Lets `link` poll now; `command` is `reconcile`, `dry-run`, `adopt` or `resume`. Answers with the steps that the poll found.";
+        "Lets `link` poll now; `command` is `reconcile`, `dry-run` (with `as`: in that mode), `adopt` or `resume`. Answers with the steps that the poll found.";
     get "/peers" => peers::list:
         "The wanted links, the machines whose connections have ended, and the open connections of PBX dialects, each with its \
          questions and its last fault; paged by `from`.";

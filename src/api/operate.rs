@@ -14,7 +14,7 @@ use crate::api::auth::Caller;
 use crate::gate::operator::{Ended, OperatorError, OperatorFilter, SupervisionRow};
 use crate::gate::{OperatorName, PendingCommit};
 use crate::limits::{COMMIT_TIMEOUT, OPERATOR_PAGE_ROWS_MAX};
-use crate::links::aftermath::{Aftermath, EndedSupervision};
+use crate::links::ending_outcomes::{EndedSupervision, EndingOutcomes};
 use crate::links::members::MemberKey;
 
 /// The parameters of a list. A parameter that is absent does not narrow the list.
@@ -62,7 +62,7 @@ pub(super) async fn end_sessions(
 ) -> Response {
     let (peer, by) = (caller.to_string(), caller.by());
     let operator = OperatorName { peer: &peer, by: &by };
-    let aftermath = Aftermath::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
+    let outcomes = EndingOutcomes::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
     let ended = api.sidecar.gate.operator().end_sessions(&wanted, operator, api.sidecar.clock.now());
     let ended = when_durable(ended).await;
     for row in ended.iter().flatten() {
@@ -81,7 +81,7 @@ pub(super) async fn end_sessions(
         Err(error) => return answered::<()>(Err(error)),
     };
     let keys: Vec<MemberKey> = rows.iter().map(|row| MemberKey::new(&row.queue, &row.extension)).collect();
-    let members = aftermath.of_members(&api.sidecar.gate, &keys).await;
+    let members = outcomes.of_members(&api.sidecar.gate, &keys).await;
     let ended = rows.into_iter().zip(members).map(|(row, at_pbx)| Ended { row, at_pbx });
     answered(Ok(ended.collect::<Vec<_>>()))
 }
@@ -92,7 +92,7 @@ pub(super) async fn end_supervisions(
     Query(wanted): Query<OperatorFilter>,
 ) -> Response {
     let (peer, by) = (caller.to_string(), caller.by());
-    let aftermath = Aftermath::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
+    let outcomes = EndingOutcomes::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
     let ended = api.sidecar.gate.operator().end_supervisions(&wanted, OperatorName { peer: &peer, by: &by });
     let ended = when_durable(ended).await;
     for row in ended.iter().flatten() {
@@ -113,7 +113,7 @@ pub(super) async fn end_supervisions(
         Err(error) => return answered::<()>(Err(error)),
     };
     let supervision = |row| EndedSupervision::from(row);
-    let channels = aftermath.of_supervisions(&rows.iter().map(supervision).collect::<Vec<_>>()).await;
+    let channels = outcomes.of_supervisions(&rows.iter().map(supervision).collect::<Vec<_>>()).await;
     let ended = rows.into_iter().zip(channels).map(|(row, at_pbx)| Ended { row, at_pbx });
     answered(Ok(ended.collect::<Vec<_>>()))
 }

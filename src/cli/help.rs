@@ -60,10 +60,12 @@ Output:
 
 Environment:
   QUEUEWARDEN_CONFIG      the configuration folder, unless --config names one
-  QUEUEWARDEN_LOG         what is logged: off, error, warn, info (the default), debug, trace, or levels by module
+  QUEUEWARDEN_LOG         what is logged: off, error, warn, info (the default), debug, trace, or
+                          levels by module
   QUEUEWARDEN_LOG_FORMAT  json (the default) or text
   NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_FDNAMES
-                          set by systemd: the notification socket, the watchdog interval, the passed sockets
+                          set by systemd: the notification socket, the watchdog interval, the
+                          passed sockets
 
 Files:
   DIR/queuewarden.toml      the process: listeners, state folder, audit log, limits
@@ -124,7 +126,8 @@ Examples:
 pub(super) const CHECK: &str = "\
 Exit codes:
   0   the configuration loads; warnings are printed
-  78  the configuration does not load: every problem is printed as file:line:column: message, with help
+  78  the configuration does not load: every problem is printed as file:line:column: message,
+      with help
 
 Examples:
   queuewarden --config /etc/queuewarden check && systemctl reload queuewarden
@@ -230,11 +233,11 @@ Examples:
 /// Below the options of `sessions`.
 #[cfg(feature = "cli")]
 pub(super) const SESSIONS: &str = "\
-The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
-that socket may use it. The log records the user id of the caller.
+The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may
+open that socket may use it. The log records the user id of the caller.
 
-`end` waits up to 2 s for the links and says what became of the queue member at each PBX: `removed from
-pbx-1`, `no member at pbx-1`, `pbx-1 is down, will be removed`, or `no link`.
+`end` waits up to 2 s for the links and says what became of the queue member at each PBX:
+`removed from pbx-1`, `no member at pbx-1`, `pbx-1 is down, will be removed`, or `no link`.
 
 Examples:
   queuewarden sessions ls --org acme --queue 600
@@ -246,11 +249,11 @@ Examples:
 /// Below the options of `supervisions`.
 #[cfg(feature = "cli")]
 pub(super) const SUPERVISIONS: &str = "\
-The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
-that socket may use it. The log records the user id of the caller.
+The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may
+open that socket may use it. The log records the user id of the caller.
 
-`end` waits up to 2 s for the links and says what became of the listener at each PBX: `hung up at
-pbx-1`, `pbx-1 sees no such listener`, `pbx-1 is down`, or `no link`.
+`end` waits up to 2 s for the links and says what became of the listener at each PBX:
+`hung up at pbx-1`, `pbx-1 sees no such listener`, `pbx-1 is down`, or `no link`.
 
 Examples:
   queuewarden supervisions ls --org acme
@@ -259,10 +262,11 @@ Examples:
 /// Below the options of `backup`.
 #[cfg(feature = "cli")]
 pub(super) const BACKUP: &str = "\
-The backup is text, one JSON value a line: the login sessions and supervisions of all organizations,
-the queue members that links have yet to remove, and the clock. Its last line has a hash: a file that was cut off or
-altered is refused. FILE is replaced only when the new backup is on disk, and only its owner may read
-it. The sidecar answers questions meanwhile. The audit log records who wrote the backup.
+The backup is text, one JSON value a line: the login sessions and supervisions of all
+organizations, the queue members that links still have to remove, and the clock. The last line has
+a hash: `restore` refuses a file that was cut off or altered. FILE is replaced only when the new
+backup is on disk, and only its owner may read it. The sidecar answers questions meanwhile. The
+audit log records who wrote the backup.
 
 Examples:
   queuewarden backup /var/backups/queuewarden.jsonl
@@ -271,18 +275,19 @@ Examples:
 /// Below the options of `restore`.
 #[cfg(feature = "cli")]
 pub(super) const RESTORE: &str = "\
-The sidecar runs, and has the organizations of the backup. All login sessions are restored or none:
+The sidecar must run with the organizations of the backup. It restores all login sessions or none;
 the command ends when they are on disk. Questions wait while the sessions are put into memory. A
-session whose user or queue the configuration no longer has is left out and counted; a lease goes on to
+session whose user or queue the configuration no longer has is left out and counted. A lease keeps
 its end.
 
-Without --replace the sidecar has to be without login sessions and supervisions, as after its disk was
-lost. It then believes the backup as after a restart: a link that repairs ends the sessions of users
-who logged out at the PBX since.
+Without --replace the sidecar must have no login sessions and no supervisions, as after its disk
+was lost. The restored sessions count as after a restart: a link whose `members` is `repair` or
+`enforce` ends the sessions of users who logged out at the PBX since.
 
-With --replace, login sessions that the backup does not have end, and links remove their members; a
-session that begins is one that no phone made, and a link that repairs adds its member. The audit log
-records who restored the backup, and each session that began or ended.
+With --replace, the login sessions that the backup does not have end, and links remove their
+members. A session that begins counts as one that no phone made: a link whose `members` is `repair`
+or `enforce` adds its member. The audit log records who restored the backup, and each session that
+began or ended.
 
 Examples:
   queuewarden restore /var/backups/queuewarden.jsonl
@@ -291,14 +296,15 @@ Examples:
 /// Below the options of `links`.
 #[cfg(feature = "cli")]
 pub(super) const LINKS: &str = "\
-A link is a connection to a PBX: it sees the queue members there, and makes login sessions and members
-the same as far as `members` of the link goes. `queuewarden help differences` explains the states of
-members. Kamailio (evapi) asks over its link and has no members: only its connection is shown.
+A link is a connection to a PBX: it sees the queue members there, and makes login sessions and
+members the same, as far as `members` of the link allows. `queuewarden help differences` explains
+the states of members. Kamailio (evapi) asks over its link and has no members: only its connection
+is shown.
 
 Examples:
   queuewarden links
   queuewarden links show pbx-1
-  queuewarden links reconcile pbx-1 --dry-run
+  queuewarden links reconcile pbx-1 --dry-run --as enforce
   queuewarden links adopt pbx-1
   queuewarden links resume pbx-1";
 
@@ -354,3 +360,22 @@ Examples:
 pub(super) const MAN: &str = "\
 Examples:
   queuewarden man --into /usr/local/share/man/man1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::HELP_COLUMNS_MAX;
+
+    /// A longer line is broken: its last words stand alone on a line.
+    #[test]
+    fn no_line_below_the_options_is_broken() {
+        let mut commands = vec![Arguments::command()];
+        while let Some(command) = commands.pop() {
+            let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            for line in text.lines() {
+                assert!(line.chars().count() <= HELP_COLUMNS_MAX, "{}: {line}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

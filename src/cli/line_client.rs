@@ -95,11 +95,7 @@ impl LineClient {
                 Err(error) => failures.push((address, error)),
             }
         }
-        Err(if failures.is_empty() {
-            LineClientError::ListenerOff
-        } else {
-            LineClientError::Unreachable(failures)
-        })
+        Err(if failures.is_empty() { LineClientError::ListenerOff } else { LineClientError::Unreachable(failures) })
     }
 
     /// Asks one question, given without its id, and waits for the answer.

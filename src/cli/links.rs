@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::sessions::time;
 use crate::cli::table::{Table, terminal_columns};
-use crate::links::command::{NOT_ADOPTED, Planned};
-use crate::links::row::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
+use crate::links::command::{NOT_ADOPTED, PlannedStep};
+use crate::links::operator_rows::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
 
 /// Options of `links`.
 #[derive(Debug, Args)]
@@ -25,13 +25,13 @@ pub(super) struct Arguments {
 /// The subcommands of `links`.
 #[derive(Debug, Subcommand)]
 enum LinksCommand {
-    /// Shows one link, and the members that differ.
+    /// Shows one link, the members that differ, and what its PBX refused.
     Show(OneLink),
-    /// Lets a link poll now, and prints what it found to do.
+    /// Lets a link poll now, and prints the steps that the link took.
     Reconcile(ReconcileLink),
-    /// Turns members without a login session into sessions, where their users may log in today.
+    /// Makes a login session of each member without one whose user may log in today.
     Adopt(OneLink),
-    /// Lets a link go on that stopped because it would take too many members away.
+    /// Lets a stopped link poll once without `undo_max_percent`, the bound that stopped it.
     Resume(OneLink),
 }
 
@@ -48,9 +48,12 @@ struct OneLink {
 struct ReconcileLink {
     #[command(flatten)]
     link: OneLink,
-    /// Does nothing; prints what would be done.
+    /// Prints the steps that the link would take, and takes none of them.
     #[arg(long)]
     dry_run: bool,
+    /// With `--dry-run`: what the link would do in this mode.
+    #[arg(long = "as", value_name = "MODE", requires = "dry_run", value_parser = ["observe", "repair", "enforce"])]
+    mode: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,17 +66,19 @@ struct ListQuery<'a> {
 struct CommandQuery<'a> {
     link: &'a str,
     command: &'a str,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    mode: Option<&'a str>,
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
     match &options.command {
         None => list(folder, options.json, out),
         Some(LinksCommand::Show(link)) => show(folder, link, out),
-        Some(LinksCommand::Reconcile(ReconcileLink { link, dry_run })) => {
-            poll(folder, link, if *dry_run { "dry-run" } else { "reconcile" }, out)
+        Some(LinksCommand::Reconcile(ReconcileLink { link, dry_run, mode })) => {
+            poll(folder, link, (if *dry_run { "dry-run" } else { "reconcile" }, mode.as_deref()), out)
         }
-        Some(LinksCommand::Adopt(link)) => poll(folder, link, "adopt", out),
-        Some(LinksCommand::Resume(link)) => poll(folder, link, "resume", out),
+        Some(LinksCommand::Adopt(link)) => poll(folder, link, ("adopt", None), out),
+        Some(LinksCommand::Resume(link)) => poll(folder, link, ("resume", None), out),
     }
 }
 
@@ -184,9 +189,15 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
     Table::new(columns, terminal_columns()).print(&rows, out)
 }
 
-fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
-    let planned: Result<Vec<Planned>, AdminClientError> =
-        AdminClient::to_change(folder).and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
+fn poll(
+    folder: &Path,
+    OneLink { name, json }: &OneLink,
+    (command, mode): (&str, Option<&str>),
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let query = CommandQuery { link: name, command, mode };
+    let planned: Result<Vec<PlannedStep>, AdminClientError> =
+        AdminClient::to_change(folder).and_then(|client| client.poll("links", &query));
     let planned = match planned {
         Ok(planned) => planned,
         Err(error) => return error.print(*json, out),
@@ -197,7 +208,7 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
         }
         return Ok(0);
     }
-    let cells = |Planned { queue, extension, state, step }: &Planned| {
+    let cells = |PlannedStep { queue, extension, state, step }: &PlannedStep| {
         [queue, extension, state, step].map(Clone::clone).to_vec()
     };
     let rows: Vec<Vec<String>> = planned.iter().map(cells).collect();

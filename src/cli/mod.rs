@@ -5,42 +5,44 @@
 //!
 //! Without the feature `cli` only the commands that a sidecar alone needs are built.
 
+#[cfg(feature = "cli")]
+mod admin_client;
+#[cfg(feature = "cli")]
+mod ask;
 mod audit;
+#[cfg(feature = "cli")]
+mod backup;
 mod check;
 mod exit;
 mod explain;
+#[cfg(feature = "cli")]
+mod generate;
 mod health;
 mod help;
+#[cfg(feature = "cli")]
+mod line_client;
+#[cfg(feature = "cli")]
+mod links;
+#[cfg(feature = "cli")]
+mod load;
+#[cfg(feature = "cli")]
+mod log;
 mod models;
 mod paging;
+#[cfg(feature = "cli")]
+mod peers;
 mod question;
+#[cfg(feature = "cli")]
+mod salvage;
 mod serve;
+#[cfg(feature = "cli")]
+mod sessions;
 mod sidecar_address;
 mod table;
+#[cfg(feature = "cli")]
+mod top;
 pub mod topics;
 mod what_who;
-
-/// Declares the modules that only the commands of the feature `cli` need.
-macro_rules! with_feature_cli {
-    ($(mod $module:ident;)+) => {
-        $(#[cfg(feature = "cli")] mod $module;)+
-    };
-}
-
-with_feature_cli! {
-    mod admin_client;
-    mod ask;
-    mod backup;
-    mod generate;
-    mod line_client;
-    mod links;
-    mod load;
-    mod log;
-    mod peers;
-    mod salvage;
-    mod sessions;
-    mod top;
-}
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -51,9 +53,13 @@ use clap::{Parser, Subcommand};
 
 use exit::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error, print_problems, print_refusal, print_to_stderr};
 
+/// Columns of a line of help; a narrower terminal has fewer.
+const HELP_COLUMNS_MAX: usize = 100;
+
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
+#[command(version, about, max_term_width = HELP_COLUMNS_MAX)]
+#[command(after_long_help = help::PROGRAM, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -112,15 +118,15 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(sessions::SupervisionsCommand),
-    /// Lists the links to PBXs and what they have seen; lets one poll, adopt members, or go on.
+    /// Lists the links to PBXs and their differences; lets one poll, adopt members, or resume.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LINKS)]
     Links(links::Arguments),
-    /// Lists who asks the running sidecar and over which links it works, with the last fault of each.
+    /// Lists the PBXs that ask the running sidecar, and its links to PBXs, with the last fault of each.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::PEERS)]
     Peers(peers::Arguments),
-    /// Writes a backup of the login sessions of the running sidecar, and of what its links have yet to remove.
+    /// Writes a backup of the login sessions and supervisions of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::BACKUP)]
     Backup(backup::BackupArguments),

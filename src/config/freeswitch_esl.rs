@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::asterisk::{NamePattern, ReferencedOrganization, is_word, read_address};
-use crate::config::links::{self, LinkTerms, NameTable, read_pattern};
+use crate::config::link_names::{NamePattern, NameTable, read_name_table, read_pattern};
+use crate::config::links::{self, LinkTerms, ReferencedOrganization, is_word, read_address};
 use crate::config::problem::Problems;
 use crate::config::reader::Section;
-use crate::config::secret::{Secret, SecretFile};
-use crate::limits::{AMI_LINKS_MAX, AMI_SECRET_BYTES_MAX, LINK_NAME_BYTES_MAX};
+use crate::config::secret::Secret;
+use crate::limits::{LINK_NAME_BYTES_MAX, LINKS_PER_KIND_MAX};
 
 /// One FreeSWITCH server to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) fn read(
 ) -> Vec<EslSettings> {
     let mut links = vec![];
     for (position, section) in sections.into_iter().enumerate() {
-        if position >= AMI_LINKS_MAX {
-            section.report(&section.span, format!("there are more than {AMI_LINKS_MAX} `freeswitch_esl` tables"));
+        if position >= LINKS_PER_KIND_MAX {
+            section.report(&section.span, format!("there are more than {LINKS_PER_KIND_MAX} `freeswitch_esl` tables"));
             break;
         }
         links.extend(read_link(section, folder, warnings, referenced, format!("freeswitch-{}", position + 1)));
@@ -77,16 +77,11 @@ fn read_link(
         section.report_with_help(&name.span, message, "for example \"queuewarden@acme.example\"");
         return None;
     }
-    let secret = section.required_string("secret_file").and_then(|path| {
-        let help = format!("1 to {AMI_SECRET_BYTES_MAX} printable ASCII characters without spaces, and a newline");
-        let admits = |text: &str| is_word(text, AMI_SECRET_BYTES_MAX);
-        let expected = SecretFile { kind: "the secret file", bytes_max: AMI_SECRET_BYTES_MAX, help: &help };
-        expected.read(&section, &path, folder, admits)
-    });
+    let secret = links::read_secret(&mut section, folder);
     let agent = read_pattern(&mut section, "agent", "%");
     let queue = read_pattern(&mut section, "queue", "%");
-    let agents = links::read_name_table(&mut section, "agents_file", "extension", folder);
-    let queues = links::read_name_table(&mut section, "queues_file", "number", folder);
+    let agents = read_name_table(&mut section, "agents_file", "extension", folder);
+    let queues = read_name_table(&mut section, "queues_file", "number", folder);
     section.finish();
     organization?;
     Some(EslSettings {

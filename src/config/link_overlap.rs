@@ -1,15 +1,15 @@
-//! Two links that would decide about the same members: one would remove whom the other added.
+//! Refuses two links that would judge the same members: one link would remove the members that the other added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::config::asterisk::{NamePattern, ReferencedOrganization};
-use crate::config::links::{LinkTerms, NameTable};
+use crate::config::link_names::{NamePattern, NameTable};
+use crate::config::links::{LinkTerms, ReferencedOrganization};
 use crate::config::problem::Problem;
 use crate::config::process::ProcessSettings;
 use crate::policy::Organization;
 
-/// What a link says about the members of a PBX.
+/// The members that a link judges: the names of its organization at its PBX.
 #[derive(Clone, Copy)]
 struct Claim<'a> {
     terms: &'a LinkTerms,

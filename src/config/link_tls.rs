@@ -1,5 +1,5 @@
-//! `tls`, `ca_file` and `tls_name` of a link: over TLS the link talks to the PBX that an authority of `ca_file` names,
-//! and to nobody else. The authorities of the system are not asked: any of them could name a PBX.
+//! `tls`, `ca_file` and `tls_name` of a link. Over TLS the link talks only to a PBX whose certificate an authority of
+//! `ca_file` signed. The authorities of the system do not count: any of them could sign a certificate for a PBX.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use crate::config::reader::{Section, SpannedStr};
 use crate::limits::TLS_AUTHORITIES_BYTES_MAX;
 
-/// Whom a link over TLS takes for the PBX.
+/// How the PBX proves over TLS who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsTerms {
     /// The certificates of the authorities; at least one. A reload replaces them.
@@ -85,7 +85,7 @@ fn read_authorities(
             Ok(certificate) => authorities.push(certificate),
             Err(error) => return report(format!("is no PEM file: {error}")),
         }
-        // The store accepts what can name a PBX later.
+        // The same check as at the connection: the store accepts only certificates.
         let is_certificate = authorities.last().is_some_and(|last| RootCertStore::empty().add(last.clone()).is_ok());
         if !is_certificate {
             return report(format!("has something else than a certificate as number {}", authorities.len()));

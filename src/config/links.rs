@@ -1,16 +1,15 @@
-//! The keys that every link to a PBX has (TRUTH 2): its name, how far it goes, and its bounds.
+//! The keys that every link to a PBX has (TRUTH 2): its name, organization, address and secret, how far it goes, and
+//! its bounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::asterisk::NamePattern;
+use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
-use crate::limits::{
-    LINK_NAME_BYTES_MAX, LINK_NAME_TABLE_BYTES_MAX, LINK_NAME_TABLE_ROWS_MAX, LINK_POLL_SECONDS_MAX,
-    UNDO_PER_MINUTE_LIMIT,
-};
-use crate::telephony::{closed_list, is_number};
+use crate::config::secret::{Secret, SecretFile};
+use crate::limits::{LINK_NAME_BYTES_MAX, LINK_POLL_SECONDS_MAX, LINK_SECRET_BYTES_MAX, UNDO_PER_MINUTE_LIMIT};
+use crate::telephony::closed_list;
 
 closed_list! {
     /// How far a link changes members and login sessions.
@@ -19,7 +18,7 @@ closed_list! {
         Off = "off",
         /// The link counts and lists differences; it carries out endings.
         Observe = "observe",
-        /// The link also adds, pauses, and ends what is over.
+        /// The link also adds and pauses members, and ends sessions whose members are gone.
         Repair = "repair",
         /// The link also removes members without a login session.
         Enforce = "enforce",
@@ -29,11 +28,12 @@ closed_list! {
 closed_list! {
     /// How far a link goes with channels that listen to others.
     SupervisionsMode {
-        /// The link does not look.
+        /// The link does not look at channels.
         Off = "off",
-        /// The link counts who listens without being allowed, and hangs up whose supervision was ended here.
+        /// The link counts channels that listen without being allowed, and hangs up channels whose supervision was
+        /// ended here.
         Observe = "observe",
-        /// The link also hangs up who listens without being allowed.
+        /// The link also hangs up channels that listen without being allowed.
         Enforce = "enforce",
     }
 }
@@ -65,9 +65,6 @@ pub struct LinkTerms {
     /// The bounds on what the link takes away.
     pub bounds: UndoBounds,
 }
-
-/// Names that follow no pattern, by extension or number.
-pub type NameTable = BTreeMap<Box<str>, Box<str>>;
 
 /// Reads the keys that every link has, but for the organization. `default_name` is the name of a link without one.
 pub(super) fn read_terms(section: &mut Section<'_>, organization: &str, default_name: String) -> LinkTerms {
@@ -114,109 +111,57 @@ fn read_mode<M: Copy>(
     mode
 }
 
-/// Reads a CSV file with two columns and the header `first,name`. Missing key: an empty table.
-pub(super) fn read_name_table(
+/// Reads the file that `secret_file` names. `None`: it is missing or wrong, which was reported.
+pub(super) fn read_secret(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
+    let path = section.required_string("secret_file")?;
+    let help = format!("1 to {LINK_SECRET_BYTES_MAX} printable ASCII characters without spaces, and a newline");
+    let admits = |text: &str| is_word(text, LINK_SECRET_BYTES_MAX);
+    let expected = SecretFile { kind: "the secret file", bytes_max: LINK_SECRET_BYTES_MAX, help: &help };
+    expected.read(section, &path, folder, admits)
+}
+
+/// Reads the address of a PBX. `protocol`: what is spoken there, for the warning about other machines; `None`: it is
+/// encrypted.
+pub(super) fn read_address(
     section: &mut Section<'_>,
-    key: &'static str,
-    first: &'static str,
-    folder: &Path,
-) -> NameTable {
-    let Some(path) = section.string(key) else { return NameTable::new() };
-    let report = |message: String| {
-        let help = format!("a CSV file with the header `{first},name`, one row for each name");
-        section.report_with_help(&path.span, message, help);
+    example: &str,
+    protocol: Option<&str>,
+    warnings: &mut Problems,
+) -> Option<SocketAddr> {
+    let text = section.required_string("address")?;
+    let Ok(address) = text.value.parse::<SocketAddr>() else {
+        let message = "`address` must be an address and a port";
+        section.report_with_help(&text.span, message, format!("for example \"{example}\""));
+        return None;
     };
-    let file = folder.join(path.value);
-    let text = match std::fs::metadata(&file).map(|file| file.len()) {
-        Ok(length) if length > LINK_NAME_TABLE_BYTES_MAX => {
-            report(format!("`{key}` is larger than {LINK_NAME_TABLE_BYTES_MAX} bytes"));
-            return NameTable::new();
-        }
-        Ok(_) => std::fs::read(&file),
-        Err(error) => Err(error),
-    };
-    let text = match text {
-        Ok(text) => text,
-        Err(error) => {
-            report(format!("`{key}`: {} cannot be read: {error}", file.display()));
-            return NameTable::new();
-        }
-    };
-    name_table(&text, first).unwrap_or_else(|(line, problem)| {
-        report(format!("`{key}`: {} line {line}: {problem}", file.display()));
-        NameTable::new()
-    })
-}
-
-/// Reads the rows. The error has the line and what is wrong with it.
-fn name_table(text: &[u8], first: &str) -> Result<NameTable, (u64, String)> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text);
-    let (mut table, mut names, mut is_header) = (NameTable::new(), BTreeSet::new(), true);
-    for record in reader.records() {
-        let record = record.map_err(|error| {
-            let line = error.position().map_or(0, csv::Position::line);
-            (line, "it does not have two fields of UTF-8".to_owned())
-        })?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let (Some(number), Some(name), 2) = (record.get(0), record.get(1), record.len()) else {
-            return Err((line, "it does not have two fields".to_owned()));
-        };
-        if std::mem::take(&mut is_header) {
-            if (number, name) != (first, "name") {
-                return Err((line, format!("the header is not `{first},name`")));
-            }
-            continue;
-        }
-        if !is_number(number) {
-            return Err((line, format!("`{number}` is not 1 to 16 digits")));
-        }
-        if name.is_empty() || name.len() > LINK_NAME_BYTES_MAX || name.bytes().any(|byte| byte.is_ascii_control()) {
-            return Err((line, format!("`{name}` is not 1 to {LINK_NAME_BYTES_MAX} printable bytes")));
-        }
-        if table.insert(number.into(), name.into()).is_some() || !names.insert(name.to_owned()) {
-            return Err((line, format!("`{number}` or `{name}` stands in an earlier row")));
-        }
-        if table.len() > LINK_NAME_TABLE_ROWS_MAX {
-            return Err((line, format!("there are more than {LINK_NAME_TABLE_ROWS_MAX} rows")));
-        }
+    if let Some(protocol) = protocol.filter(|_| !address.ip().is_loopback()) {
+        let message = format!("`address` is {address}, on another machine, and {protocol} is not encrypted");
+        let help =
+            "anyone on the network between can read the session and send commands; use a tunnel or a separate network";
+        warnings.add(section.source.problem(text.span, message).help(help));
     }
-    Ok(table)
+    Some(address)
 }
 
-/// Reads a pattern with one `%`.
-pub(super) fn read_pattern(section: &mut Section<'_>, key: &'static str, default: &str) -> Option<NamePattern> {
-    let Some(text) = section.string(key) else { return NamePattern::parse(default) };
-    let pattern = NamePattern::parse(text.value);
-    if pattern.is_none() {
-        let help = format!(
-            "1 to {} printable ASCII characters without spaces, like \"{default}\"",
-            crate::limits::AMI_PATTERN_BYTES_MAX
-        );
-        section.report_with_help(&text.span, format!("`{key}` must hold one `%`"), help);
-    }
-    pattern
+/// Whether the text is 1 to `bytes_max` printable ASCII characters without spaces.
+pub(super) fn is_word(text: &str, bytes_max: usize) -> bool {
+    !text.is_empty() && text.len() <= bytes_max && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// An organization that `queuewarden.toml` names. Whether it exists is known after all organizations are read.
+pub(super) struct ReferencedOrganization {
+    pub(super) organization: Box<str>,
+    /// The problem to report if no organization has this name.
+    pub(super) problem_if_unknown: Problem,
+}
 
-    #[test]
-    fn a_table_of_names_is_read_or_refused_with_its_line() {
-        let table = name_table(b"extension,name\n1001,7c0e\n1002,\"agent, two\"\n", "extension").unwrap();
-        assert_eq!((&*table["1001"], &*table["1002"]), ("7c0e", "agent, two"));
-        for (text, line) in [
-            (&b"number,name\n"[..], 1),
-            (b"extension,name\n1001\n", 2),
-            (b"extension,name\nalice,7c0e\n", 2),
-            (b"extension,name\n1001,a\n1001,b\n", 3),
-            (b"extension,name\n1001,a\n1002,a\n", 3),
-            (b"extension,name\n1001,\n", 2),
-            (b"extension,name\n1001,a\xff\n", 2),
-            (b"extension,name\n1001,\"a\nb\"\n", 2),
-        ] {
-            let (found, problem) = name_table(text, "extension").unwrap_err();
-            assert_eq!(found, line, "{problem}");
-        }
+impl ReferencedOrganization {
+    /// Reads the required key `organization` of a link.
+    pub(super) fn read<'a>(section: &mut Section<'a>, referenced: &mut Vec<Self>) -> Option<&'a str> {
+        let name = section.required_string("organization")?;
+        let message = format!("there is no organization `{}`", name.value);
+        let problem_if_unknown = section.source.problem(name.span.clone(), message);
+        referenced.push(Self { organization: name.value.into(), problem_if_unknown });
+        Some(name.value)
     }
 }

@@ -4,11 +4,12 @@
 //! problem in any file means that no policy is made: at a reload the policy in force stays ([`crate::lifecycle`]).
 //!
 //! The modules in reading order: `reader` reads a TOML table key by key and `problem` says what is wrong in it;
-//! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `asterisk`, `audit`
-//! and `secret`) are the files; `schema` makes JSON Schemas out of these readers; `files` and `fingerprint` say which
-//! files a policy was made of.
+//! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `audit` and
+//! `secret`) are the files; `asterisk_ami` and `freeswitch_esl` are the links of `process`, with the keys of every link
+//! in `links`, `link_names` and `link_tls`; `schema` makes JSON Schemas out of these readers; `files` and `fingerprint`
+//! say which files a policy was made of.
 
-pub mod asterisk;
+pub mod asterisk_ami;
 pub mod audit;
 mod broken;
 mod directory;
@@ -17,6 +18,7 @@ mod feature_codes;
 pub mod files;
 mod fingerprint;
 pub mod freeswitch_esl;
+pub mod link_names;
 mod link_overlap;
 pub mod link_tls;
 pub mod links;

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::asterisk::{self, AmiSettings, ReferencedOrganization};
+use crate::config::asterisk_ami::{self, AmiSettings};
 use crate::config::audit::{self, AuditSettings};
 use crate::config::fingerprint::Fingerprint;
 use crate::config::freeswitch_esl::{self, EslSettings};
+use crate::config::links::ReferencedOrganization;
 use crate::config::problem::Problems;
 use crate::config::reader::{Section, Source, SpannedStr};
 pub use crate::config::secret::Secret;
@@ -138,7 +139,7 @@ pub(super) fn read_from(
     let (mut evapi, mut asterisk_ami, mut freeswitch_esl, mut referenced) = (vec![], vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
         evapi = read_evapi(&mut section, warnings);
-        (asterisk_ami, referenced) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
+        asterisk_ami = asterisk_ami::read(section.sections("asterisk_ami"), folder, warnings, &mut referenced);
         freeswitch_esl = freeswitch_esl::read(section.sections("freeswitch_esl"), folder, warnings, &mut referenced);
         let names = asterisk_ami.iter().map(|link| link.link.name.to_string());
         let names = names.chain(freeswitch_esl.iter().map(|link| link.link.name.to_string()));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::audit::AuditLogOptions;
 use crate::audit::buffer::PlainAllows;
-use crate::config::asterisk::AmiSettings;
+use crate::config::asterisk_ami::AmiSettings;
 use crate::config::audit::AuditSettings;
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::{LinkTerms, UndoBounds};

@@ -2,19 +2,15 @@
 
 use memchr::memmem::find;
 
-use crate::config::asterisk::NamePattern;
+use crate::config::link_names::NamePattern;
 use crate::config::process::Secret;
-use crate::fuzzing::pbx_stream::{PbxStream, RUNTIME, in_segments};
-use crate::limits::{AMI_LINE_BYTES_MAX, AMI_MESSAGE_BYTES_MAX, LINK_HINTS_WAITING_MAX};
-use crate::links::ami::client::Credentials;
+use crate::fuzzing::pbx_stream::{HINTS_MAX, PbxStream, ask_everything, check_key, same_in_segments};
+use crate::limits::{AMI_LINE_BYTES_MAX, AMI_MESSAGE_BYTES_MAX};
+use crate::links::ami::client::AmiCredentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::ami::protocol::{AmiProtocolError, message};
-use crate::links::connection::{Hint, LinkError, MemberAction, PbxConnection};
-use crate::links::members::MemberKey;
-use crate::links::names::Names;
-
-/// Hints that are read at the end of a conversation.
-const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Checks that a link says and sends the same however the input is cut into segments, that it sends whole actions only,
 /// that every name it takes from Asterisk is one of its organization, and that the parser agrees with a naive one.
@@ -22,52 +18,29 @@ pub fn ami_stream(data: &[u8]) {
     check_message(data);
     let pattern = |text| NamePattern::parse(text).expect("a pattern");
     let names = AsteriskNames {
-        interfaces: Names::new(pattern("PJSIP/%"), [("1004".into(), "Local/x@y".into())]),
-        state_interfaces: Names::new(pattern("PJSIP/%"), []),
-        queues: Names::new(pattern("%"), []),
+        interfaces: PbxNames::new(pattern("PJSIP/%"), [("1004".into(), "Local/x@y".into())]),
+        state_interfaces: PbxNames::new(pattern("PJSIP/%"), []),
+        queues: PbxNames::new(pattern("%"), []),
     };
-    let [whole, by_byte, cut] = in_segments(data, |stream| RUNTIME.with(|run| run.block_on(converse(stream, &names))));
-    assert_eq!(whole, by_byte, "segments change what a link does");
-    assert_eq!(whole, cut, "segments change what a link does");
-    check_sent(&whole.1);
+    let sent = same_in_segments(data, &async |stream, found| converse(stream, &names, found).await);
+    check_sent(&sent);
 }
 
-/// Holds the conversation of a link. Returns what it found.
-async fn converse(stream: PbxStream<'_>, names: &AsteriskNames) -> String {
-    let mut found = vec![];
-    let ended = ask_all(stream, names, &mut found).await;
-    found.push(format!("{:?}", ended.map_err(|error| error.to_string())));
-    found.join("\n")
-}
-
-async fn ask_all(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut Vec<String>) -> Result<(), LinkError> {
+/// Holds the conversation of a link.
+async fn converse(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
-    let credentials = Credentials { username: "queuewarden", secret: &secret, events: true };
+    let credentials = AmiCredentials { username: "queuewarden", secret: &secret, events: true };
     let mut connection = AmiConnection::log_in(stream, names, credentials).await?;
-    found.push(format!("{:?}", connection.start().await?));
-    let polled = connection.queue("600").await?;
-    for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
-        assert!(is_extension(extension), "{extension} is no extension");
-    }
-    found.push(format!("{polled:?}"));
-    let key = MemberKey::new("600", "1001");
-    found.push(format!("{:?}", connection.member(&key).await?));
-    for action in [MemberAction::Remove, MemberAction::Add { penalty: 1, paused: true }, MemberAction::PauseFixed] {
-        found.push(format!("{:?}", connection.change(&key, action).await?));
-    }
-    found.push(format!("{:?}", connection.listeners().await?));
+    let actions = [MemberAction::Remove, MemberAction::Add { penalty: 1, paused: true }, MemberAction::PauseFixed];
+    ask_everything(&mut connection, actions, found).await?;
     for _ in 0..HINTS_MAX {
         let hint = connection.hint().await?;
         if let Hint::Member(key) = &hint {
-            assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
+            check_key(key);
         }
         found.push(format!("{hint:?}"));
     }
     Ok(())
-}
-
-fn is_extension(text: &str) -> bool {
-    (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Checks that only whole actions are sent, each with its number, and no secret.

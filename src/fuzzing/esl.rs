@@ -1,18 +1,14 @@
 //! Fuzz target of the link to FreeSWITCH: the input is what FreeSWITCH sends on one connection.
 
-use crate::config::asterisk::NamePattern;
+use crate::config::link_names::NamePattern;
 use crate::config::process::Secret;
-use crate::fuzzing::pbx_stream::{PbxStream, RUNTIME, in_segments};
-use crate::limits::{ESL_BODY_BYTES_MAX, ESL_HEAD_BYTES_MAX, LINK_HINTS_WAITING_MAX};
-use crate::links::connection::{Hint, LinkError, MemberAction, PbxConnection};
+use crate::fuzzing::pbx_stream::{HINTS_MAX, PbxStream, ask_everything, check_key, same_in_segments};
+use crate::limits::{ESL_BODY_BYTES_MAX, ESL_HEAD_BYTES_MAX};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::esl::protocol::message;
-use crate::links::members::MemberKey;
-use crate::links::names::Names;
-
-/// Hints that are read at the end of a conversation.
-const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Checks that a link says and sends the same however the input is cut into segments, that it sends whole commands of
 /// one line only, that every name it takes from FreeSWITCH is one of its organization, and that the parser keeps the
@@ -25,56 +21,29 @@ pub fn esl_stream(data: &[u8]) {
     }
     let pattern = |text| NamePattern::parse(text).expect("a pattern");
     let names = FreeswitchNames {
-        agents: Names::new(pattern("%@acme.example"), [("1004".into(), "7c0e".into())]),
-        queues: Names::new(pattern("%@acme.example"), []),
+        agents: PbxNames::new(pattern("%@acme.example"), [("1004".into(), "7c0e".into())]),
+        queues: PbxNames::new(pattern("%@acme.example"), []),
     };
-    let [whole, by_byte, cut] = in_segments(data, |stream| RUNTIME.with(|run| run.block_on(converse(stream, &names))));
-    assert_eq!(whole, by_byte, "segments change what a link does");
-    assert_eq!(whole, cut, "segments change what a link does");
-    check_sent(&whole.1);
+    let sent = same_in_segments(data, &async |stream, found| converse(stream, &names, found).await);
+    check_sent(&sent);
 }
 
-/// Holds the conversation of a link. Returns what it found.
-async fn converse(stream: PbxStream<'_>, names: &FreeswitchNames) -> String {
-    let mut found = vec![];
-    let ended = ask_all(stream, names, &mut found).await;
-    found.push(format!("{:?}", ended.map_err(|error| error.to_string())));
-    found.join("\n")
-}
-
-async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Vec<String>) -> Result<(), LinkError> {
+/// Holds the conversation of a link.
+async fn converse(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
     let credentials = EslCredentials { username: Some("queuewarden@acme.example"), secret: &secret };
     let mut connection = EslConnection::log_in(stream, names, credentials).await?;
-    found.push(format!("{:?}", connection.start().await?));
-    connection.begin_poll().await?;
-    let polled = connection.queue("600").await?;
-    for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
-        assert!(is_extension(extension), "{extension} is no extension");
-    }
-    found.push(format!("{polled:?}"));
-    let key = MemberKey::new("600", "1001");
-    found.push(format!("{:?}", connection.member(&key).await?));
-    for action in [MemberAction::Add { penalty: 1, paused: true }, MemberAction::SetPause(false), MemberAction::Remove]
-    {
-        found.push(format!("{:?}", connection.change(&key, action).await?));
-    }
-    found.push(format!("{:?}", connection.listeners().await?));
+    let actions = [MemberAction::Add { penalty: 1, paused: true }, MemberAction::SetPause(false), MemberAction::Remove];
+    ask_everything(&mut connection, actions, found).await?;
     // What is looked at again depends on the time that passed: hints are no part of the comparison.
     for _ in 0..HINTS_MAX {
         match connection.hint().await {
-            Ok(Hint::CallBegan { key, .. } | Hint::Member(key)) => {
-                assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
-            }
+            Ok(Hint::CallBegan { key, .. } | Hint::Member(key)) => check_key(&key),
             Ok(_) => {}
             Err(_) => break,
         }
     }
     Ok(())
-}
-
-fn is_extension(text: &str) -> bool {
-    (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Checks that only whole commands are sent, and the secret only to log in.

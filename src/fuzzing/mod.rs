@@ -17,6 +17,7 @@
 )]
 
 mod ami;
+mod backup;
 mod configuration;
 mod conversation;
 mod digits;
@@ -32,6 +33,7 @@ mod pbx_stream;
 mod reconciler;
 
 pub use ami::ami_stream;
+pub use backup::backup_file;
 pub use configuration::configuration;
 pub use digits::dialed_digits;
 pub use esl::esl_stream;
@@ -48,6 +50,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("ami_stream", ami_stream),
+    ("backup_file", backup_file),
     ("configuration", configuration),
     ("dialed_digits", dialed_digits),
     ("esl_stream", esl_stream),

@@ -9,13 +9,14 @@ use futures_util::FutureExt;
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode, UndoBounds};
 use crate::links::command::PollKind;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, BelievedSession, Member, MemberKey, Membership, Origin, PbxStart};
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::reconciler::beliefs::{BeliefChange, Beliefs, MemberBelief};
+use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::status::LinkStatus;
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
-use crate::links::work::{BeliefChange, Beliefs, LinkMemory, LinkWork, MemberBelief};
+use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::observe::metrics::Metrics;
 use crate::telephony::UnixMillis;
 
@@ -329,7 +330,7 @@ impl Beliefs for WorldBeliefs {
         vec![]
     }
 
-    fn adopt_listener(&self, _listener: &Listener, _heard: &Heard) -> bool {
+    fn adopt_listener(&self, _listener: &Listener, _heard: &HeardCall) -> bool {
         false
     }
 
@@ -351,7 +352,7 @@ struct WorldLink<'t> {
     world: Shared,
     terms: &'t LinkTerms,
     status: &'t LinkStatus,
-    work: Option<LinkWork<'t, WorldPbx, WorldBeliefs>>,
+    reconciler: Option<Reconciler<'t, WorldPbx, WorldBeliefs>>,
     memory: LinkMemory,
 }
 
@@ -368,27 +369,27 @@ impl WorldLink<'_> {
         }
         locked(&self.world).is_asked_to_adopt = kind == PollKind::Adopt;
         let done = async {
-            if self.work.is_none() {
+            if self.reconciler.is_none() {
                 let starts = locked(&self.world).starts;
                 let (pbx, beliefs) =
                     (WorldPbx { world: Arc::clone(&self.world), starts }, WorldBeliefs(Arc::clone(&self.world)));
                 let memory = std::mem::take(&mut self.memory);
-                let work = LinkWork::new(pbx, beliefs, self.terms, self.status, memory);
+                let reconciler = Reconciler::new(pbx, beliefs, self.terms, self.status, memory);
                 locked(&self.world).has_polled = false;
-                self.work.insert(work).begin().await?;
+                self.reconciler.insert(reconciler).begin().await?;
             }
-            let Some(work) = &mut self.work else { return Ok(()) };
+            let Some(reconciler) = &mut self.reconciler else { return Ok(()) };
             match look_at {
-                Some(key) => work.settle(key).await,
-                None => work.poll(kind).await,
+                Some(key) => reconciler.reconcile(key).await,
+                None => reconciler.poll(kind).await,
             }
         };
         let done: Result<(), LinkError> = done.now_or_never().expect("a world answers at once");
         match done {
             Ok(()) => {}
             Err(_) => {
-                if let Some(work) = self.work.take() {
-                    self.memory = work.into_memory();
+                if let Some(reconciler) = self.reconciler.take() {
+                    self.memory = reconciler.into_memory();
                 }
             }
         }
@@ -479,7 +480,7 @@ pub fn reconciler(data: &[u8]) {
         world: Arc::clone(&world),
         terms: &terms,
         status: &status,
-        work: None,
+        reconciler: None,
         memory: LinkMemory::default(),
     };
     for pair in rest.chunks_exact(2) {

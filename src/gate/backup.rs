@@ -15,20 +15,17 @@ use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::endings::Endings;
-use crate::gate::restore::begin_supervision;
+use crate::gate::start::begin_supervision;
 use crate::gate::state::{Enqueued, GateState};
 use crate::limits::{BACKUP_DIFFERENCES_MAX, SESSION_TABLE_PARTS};
 use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::backup::{Backup, BackupError, BackupWriter};
 use crate::sessions::linked_members::{MemberKey, MemberNote};
-use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of, supervisions_of};
+use crate::sessions::record::{SavedSession, SavedUser, sessions_of, supervisions_of};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{LoginSession, Moment, OrganizationId, Origin, QueueId, UnixMillis, UserId};
-
-/// The id of a user who was removed.
-const NOBODY: UserId = UserId(u32::MAX);
 
 /// What a restore does with the login sessions that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,9 +311,8 @@ impl<'g> Backups<'g> {
         let mut dirty_users: BTreeSet<DirtyUser> =
             users.into_iter().map(|user| DirtyUser::new(organization, user)).collect();
         for (user, _) in leaving {
-            let id = organization.directory.user_named(&**user).map_or(NOBODY, User::id);
-            let key = key_of(&organization.name, user);
-            dirty_users.insert(DirtyUser { organization: organization.id, user: id, key });
+            let of = (organization.id, &*organization.name);
+            dirty_users.insert(DirtyUser::named(of, Some(&organization.directory), user));
         }
         let details = format!("a backup of {}", rfc3339(backup.unix_ms));
         PendingChange {

@@ -14,16 +14,15 @@
 //! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
-//! | [`members`] | the queue members of an organization, as its links see and change them |
+//! | [`linked`] | an organization as its links see and change it: queue members, supervisions, calls |
 //! | [`backup`] | writes and restores backups while the sidecar runs |
-//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
 //! | `audit` | the records of the audit log |
 //! | `commit` | the queue, its groups and the writer: from memory to the disk |
 //! | [`change_feed`] | the last changes of each organization, for watchers |
-//! | `restore` | the start: reads the saved sessions |
+//! | `start` | the start: reads the stored sessions |
 //! | `state` | the policy, the tables and the queue, shared with the writer; how a change is enqueued |
 
 mod answer;
@@ -36,15 +35,13 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
-mod linked_calls;
-pub mod members;
+pub mod linked;
 mod offers;
 mod once;
 pub mod operator;
 pub mod pbx_reports;
-mod restore;
+mod start;
 mod state;
-pub mod supervised;
 mod timed_change;
 
 use std::path::Path;
@@ -74,9 +71,9 @@ pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
 pub use explain::{DialedMeaning, Explained};
-use members::Members;
+use linked::LinkedOrganization;
 use operator::Operator;
-pub use restore::RestoredSessions;
+pub use start::RestoredSessions;
 use state::GateState;
 pub use state::LinkNames;
 pub use timed_change::{Awaited, Untimely, check as check_until};
@@ -224,10 +221,10 @@ impl Gate {
         Backups::new(&self.state)
     }
 
-    /// The queue members of the organization that has, or had, this name and this id, for its links.
+    /// The organization that has, or had, this name and this id, as its links see and change it.
     #[must_use]
-    pub fn members<'g>(&'g self, organization: &'g str, id: OrganizationId) -> Members<'g> {
-        Members::new(&self.state, organization, id)
+    pub fn linked<'g>(&'g self, organization: &'g str, id: OrganizationId) -> LinkedOrganization<'g> {
+        LinkedOrganization::new(&self.state, organization, id)
     }
 
     /// Sets which links each organization has, before the first policy is published. A second call does nothing.
@@ -379,10 +376,10 @@ impl Gate {
         clock: WallClock,
     ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
-            let (store, restored) = restore::from_disk(&self.state, folder, now)?;
+            let (store, restored) = start::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
-            (restore::without_store(&self.state, now), RestoredSessions::default())
+            (start::without_store(&self.state, now), RestoredSessions::default())
         };
         if let Some(store) = store {
             self.write_to(store, observer, clock).map_err(|source| StoreError::Thread {

@@ -274,7 +274,7 @@ impl<'g> Operator<'g> {
         }
         let selects = supervision_filter(organization, filter)?;
         let Some(mut table) = self.state.tables.lock(organization.id) else { return Ok((vec![], None)) };
-        let ended = table.supervisions.end_all(selects);
+        let ended = table.supervisions.withdraw(selects);
         let rows = ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect();
         let change = |old| Change::supervision_ended(organization, old, Cause::Revocation);
         let changes: Vec<_> = ended.iter().map(change).collect();

@@ -12,7 +12,7 @@ use crate::gate::audit::{AUDITED_ERRORS, Auditor};
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, CommitReceipt, Unavailable};
-use crate::gate::members::MemberChanges;
+use crate::gate::linked::MemberChanges;
 use crate::gate::once::OnceTables;
 use crate::gate::timed_change::TimedChange;
 use crate::peer::error_quota::ErrorQuota;

@@ -8,7 +8,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
-use crate::links::beliefs::LinkHost;
+use crate::links::gate_beliefs::LinkHost;
 use crate::observe::log::LeftOut;
 use crate::server::{TaskGroup, self_test};
 use crate::sidecar::Sidecar;

@@ -72,12 +72,12 @@ limits! {
     FEATURE_CODE_BYTES_MAX: usize = 64;
     /// Bytes of the token of the line dialect.
     TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
-    /// Bytes of the secret of an AMI user.
-    AMI_SECRET_BYTES_MAX: usize = 128;
+    /// Bytes of the secret of a link.
+    LINK_SECRET_BYTES_MAX: usize = 128;
     /// Bytes of the name of an AMI user.
     AMI_USERNAME_BYTES_MAX: usize = 64;
-    /// Bytes of the pattern for a member's interface or for a queue's name in Asterisk.
-    AMI_PATTERN_BYTES_MAX: usize = 64;
+    /// Bytes of the pattern for the names of members, or of queues, at a PBX.
+    LINK_PATTERN_BYTES_MAX: usize = 64;
     /// Bytes of one problem of the configuration; the rest of a longer message is cut off.
     PROBLEM_BYTES_MAX: usize = 1_024;
     /// Bytes of one value in a problem of the configuration; the rest of a longer value is cut off.
@@ -201,6 +201,9 @@ limits! {
     SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
     /// Supervisions of one organization that a reload ended and that are still listed; the oldest are dropped first.
     SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
+    /// Supervisions of one organization that a reload or an operator ended and that links remember, to hang up channels
+    /// that begin to listen afterwards; the oldest are forgotten first.
+    SUPERVISIONS_WITHDRAWN_MAX: usize = 256;
     /// Seconds after which a supervision counts as ended if the PBX did not report its end: 4 hours.
     SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
     /// Known calls of one organization; the report of a further one is denied with `overload`.
@@ -279,7 +282,7 @@ limits! {
     /// Interval at which files of the audit log beyond their retention are deleted.
     AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-    // Links to Asterisk -----------------------------------------------------------------------------------------------
+    // Links to PBXs ---------------------------------------------------------------------------------------------------
 
     /// Time from the beginning of a login session by phone until its member must have been seen.
     MEMBER_UNCONFIRMED_MAX: Duration = Duration::from_secs(10);
@@ -347,18 +350,18 @@ limits! {
     LINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Interval at which an idle link asks whether its PBX is there.
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
-    /// Links to Asterisk servers.
-    AMI_LINKS_MAX: usize = 64;
+    /// Links to Asterisk servers, and again links to FreeSWITCH servers.
+    LINKS_PER_KIND_MAX: usize = 64;
     /// Bytes of `ca_file` of a link.
     TLS_AUTHORITIES_BYTES_MAX: u64 = 256 * 1024;
-    /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
-    AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time from connecting to a PBX to being logged in; Asterisk alone delays a refusal by 1 s.
+    LINK_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time from an AMI action to its response.
     AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Longest first pause before a link reconnects; the longest further pause doubles each time.
-    AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+    LINK_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
     /// Longest pause before a link reconnects.
-    AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+    LINK_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
 
     // Links to FreeSWITCH ---------------------------------------------------------------------------------------------
 
@@ -368,7 +371,9 @@ limits! {
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
     /// Channels that events named, at which a link looks together.
     ESL_CHANNELS_HINTED_MAX: usize = 1_024;
-    /// Pause until a link looks once more at the channels that events named.
+    /// Time after the first look at the listeners in which a listener may have begun before the sidecar started.
+    LISTENERS_FIRST_LOOK_MAX: Duration = Duration::from_millis(500);
+    /// Pause until a link looks once more at the channels that events named, or that it saw when it connected.
     ESL_RELOOK_PAUSE: Duration = Duration::from_millis(250);
     /// Further looks at a channel whose call was said to begin or to end.
     ESL_CALL_LOOKS: u32 = 4;

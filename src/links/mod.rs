@@ -1,23 +1,22 @@
 //! Connections from queuewarden to PBXs, which make login sessions and queue members the same (TRUTH 2).
 //!
-//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and what was
-//! decided may not have happened. A link sees what the PBX has and puts right what is wrong, as far as its mode goes.
+//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and the PBX
+//! may not have done what was allowed. A link sees what the PBX has and corrects it, as far as its mode goes.
 //!
 //! | File | What it does |
 //! |---|---|
-//! | `task` | one link: connects, works until the connection breaks, and connects again |
-//! | [`work`] | the work on one open connection: poll, hints, changes, commands; in `work/judging` the members, in `work/listening` the listeners |
-//! | `poll` | a poll of every queue that is under way |
+//! | `task` | keeps one link open: connects, lets the reconciler work until the connection breaks, and connects again |
+//! | [`reconciler`] | the loop on one open connection: polls, hints, changes, commands, listeners |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
-//! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
-//! | [`sightings`] | what each link of the organization has seen |
-//! | [`connection`] | what a link needs of a connection, whatever its protocol |
+//! | [`gate_beliefs`] | the login sessions in the gate, as the reconciler sees and changes them |
+//! | [`sightings`] | what each link of the organization has seen, for the other links |
+//! | [`pbx_connection`] | what the reconciler needs of a connection, whatever its protocol: the trait, its hints, actions and errors |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | `tls` | the encrypted connection to a PBX that proves who it is |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
-//! | [`status`], [`row`], [`command`] | what operators see and ask |
-//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
+//! | [`status`], [`operator_rows`], [`command`] | what a link has seen and done; the rows that operators see; what operators ask |
+//! | [`ending_outcomes`], [`recent_acts`] | what became of the members and listeners that a command ended |
 //! | [`evapi`] | the state of a connection to Kamailio, which has no members |
 //!
 //! # The way of a difference
@@ -25,10 +24,10 @@
 //! ```text
 //!   PBX ──── hint ────┐                                    ┌── change of a session ──── gate
 //!    ▲                ▼                                    ▼                             ▲
-//!    │            work: look at one member, or poll every queue                          │
+//!    │            reconciler: look at one member, or poll every queue                    │
 //!    │                │ truth                              │ belief                      │
 //!    │                ▼                                    ▼                             │
-//!    │           connection ─────────► members::judge ◄── beliefs                        │
+//!    │         pbx_connection ───────► members::judge ◄── beliefs                        │
 //!    │                                     │ state and step                              │
 //!    │                                     ▼                                             │
 //!    │                        members::bounds: now, later, or stopped                    │
@@ -38,29 +37,28 @@
 //!                                       status: counted, listed, logged
 //! ```
 //!
-//! Before each step both sides are looked at again, so a step that is no longer right is not taken. A poll hands the
-//! whole queue to `members::pass`, which judges it member by member and holds it against the share bound.
+//! Before each step the link looks at both sides again, so it takes no step that is no longer right. A poll gives whole
+//! queues to `members::pass`, which judges each member and leaves out the steps that exceed the share bound.
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
-pub mod aftermath;
 pub mod ami;
-pub mod beliefs;
 pub mod command;
-pub mod connection;
+pub mod ending_outcomes;
 pub mod esl;
 pub mod evapi;
+pub mod gate_beliefs;
 pub mod members;
 pub mod names;
-mod poll;
+pub mod operator_rows;
+pub mod pbx_connection;
 pub mod recent_acts;
-pub mod row;
+pub mod reconciler;
 pub mod sightings;
 pub mod status;
 pub mod supervisions;
 mod task;
 mod tls;
-pub mod work;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,19 +69,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::asterisk::AmiSettings;
+use crate::config::asterisk_ami::AmiSettings;
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::link_tls::TlsTerms;
 use crate::config::links::LinkTerms;
 use crate::config::process::{ProcessSettings, Secret, evapi_name};
 use crate::gate::LinkNames;
 use crate::limits::LINK_COMMANDS_WAITING_MAX;
-use crate::links::beliefs::LinkHost;
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PlannedStep, PollKind};
 use crate::links::evapi::EvapiLink;
+use crate::links::gate_beliefs::LinkHost;
+use crate::links::reconciler::LinkMemory;
 use crate::links::sightings::Sightings;
 use crate::links::status::LinkStatus;
-use crate::links::work::LinkMemory;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 
@@ -137,22 +135,25 @@ impl LinkSettings {
 #[derive(Debug)]
 pub struct Link {
     settings: LinkSettings,
-    /// What it has seen and done.
+    /// What the link has seen and done.
     pub status: LinkStatus,
     /// The secret; a reload may replace it, and the next login uses the new one.
     secret: ArcSwap<Secret>,
-    /// Whom the link takes for its PBX; a reload may replace it, and the next connection uses the new one. `None`: the
-    /// connection is not encrypted.
+    /// How the PBX proves over TLS who it is; a reload may replace it, and the next connection uses the new one.
+    /// `None`: the connection is not encrypted.
     tls: ArcSwapOption<TlsTerms>,
+    /// What all links of the organization have seen.
     sightings: Arc<Sightings>,
+    /// Sends the commands of operators to the task.
     commands: mpsc::Sender<LinkCommand>,
-    /// Taken by the task.
+    /// The other end of `commands`. `None`: the task has it.
     received: Mutex<Option<mpsc::Receiver<LinkCommand>>>,
+    /// The metrics of all links to Asterisk. `None`: the link is to another PBX.
     ami: Option<AmiMetrics>,
 }
 
 impl Link {
-    /// What is configured, whatever the protocol.
+    /// The keys of the configuration that every link has.
     #[must_use]
     pub const fn terms(&self) -> &LinkTerms {
         self.settings.terms()
@@ -167,9 +168,9 @@ impl Link {
         }
     }
 
-    /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
-    /// commands.
-    pub async fn command(&self, kind: PollKind) -> Option<Vec<Planned>> {
+    /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or
+    /// [`LINK_COMMANDS_WAITING_MAX`] commands wait for it already.
+    pub async fn command(&self, kind: PollKind) -> Option<Vec<PlannedStep>> {
         if !self.status.times().is_up {
             return None;
         }

@@ -1,20 +1,21 @@
-//! The names of members and queues at a PBX: a pattern with one `%`, or a table where names follow no pattern.
+//! Extensions and queue numbers to names at a PBX and back: by a pattern with one `%`, or by a table of the names that
+//! follow no pattern.
 
 use std::collections::BTreeMap;
 
-use crate::config::asterisk::NamePattern;
+use crate::config::link_names::NamePattern;
 
-/// Translates extensions or queue numbers to names at the PBX and back.
+/// The names of the members, or of the queues, of an organization at one PBX.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct PbxNames {
     pattern: NamePattern,
-    /// Names that follow no pattern, by the extension or number; they go before the pattern.
+    /// The names of the table, by extension or number. They come before the pattern.
     to_name: BTreeMap<Box<str>, Box<str>>,
-    /// The same, by name.
+    /// The extensions or numbers of the table, by name.
     to_number: BTreeMap<Box<str>, Box<str>>,
 }
 
-impl Names {
+impl PbxNames {
     /// Names by this pattern, but for those in the table, each with its extension or number.
     #[must_use]
     pub fn new(pattern: NamePattern, table: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
@@ -35,7 +36,7 @@ impl Names {
         if let Some(number) = self.to_number.get(name) {
             return Some(number);
         }
-        // A number with a name of its own has no other.
+        // A number that has a name in the table has no name by the pattern.
         self.pattern.number_in(name).filter(|number| !self.to_name.contains_key(*number))
     }
 }
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn a_name_and_its_number_belong_together() {
         let table = [("1001".into(), "7c0e".into()), ("1002".into(), "agent two".into())];
-        let names = Names::new(NamePattern::parse("Local/%@agents/n").unwrap(), table);
+        let names = PbxNames::new(NamePattern::parse("Local/%@agents/n").unwrap(), table);
         for (number, name) in [("1001", "7c0e"), ("1002", "agent two"), ("1003", "Local/1003@agents/n")] {
             assert_eq!((&*names.name_of(number), names.number_of(name)), (name, Some(number)));
         }

@@ -1,4 +1,5 @@
-//! What one link did last at its PBX, so that a command that ended something can say what became of it.
+//! The last removals and hang-ups of one link, so that a command that ended sessions or supervisions can say what
+//! became of their members and channels.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,14 +8,14 @@ use crate::limits::LINK_RECENT_ACTS_MAX;
 use crate::links::members::MemberKey;
 use crate::links::supervisions::Listener;
 
-/// Something that a link did, and whether the PBX did it too.
+/// A removal or a hang-up that a link asked for, and whether the PBX carried it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkAct {
-    /// It removed a member.
+    /// The PBX removed a member.
     Removed(MemberKey),
     /// The PBX refused to remove a member.
     RemovalRefused(MemberKey),
-    /// It hung up a channel that listens.
+    /// The PBX hung up a channel that listens.
     HungUp(Listener),
     /// The PBX refused to hang up a channel that listens.
     HangUpRefused(Listener),
@@ -29,11 +30,11 @@ pub struct RecentActs {
 #[derive(Debug, Default)]
 struct Acts {
     last: VecDeque<LinkAct>,
-    /// The number of all acts until now.
+    /// The number of all acts of the link, also of those that are forgotten.
     count: u64,
 }
 
-/// A point in the acts of a link.
+/// A point in the acts of a link: the number of acts before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActMark(u64);
 
@@ -48,7 +49,7 @@ impl RecentActs {
         acts.count += 1;
     }
 
-    /// The point of now.
+    /// The point behind the last act.
     pub fn mark(&self) -> ActMark {
         ActMark(self.locked().count)
     }

@@ -1,5 +1,5 @@
 //! What each link of one organization has seen: members, for the other links, because a member may be at another PBX;
-//! and calls, for its own next connection.
+//! and calls, for its own next connection. Here two links find out which of them acts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,38 +13,40 @@ use crate::telephony::UnixMillis;
 struct SeenQueue {
     /// The extensions of its members. `None`: the PBX lacks the queue.
     members: Option<BTreeSet<Box<str>>>,
-    /// The time of the poll.
+    /// When the link polled the queue.
     polled: UnixMillis,
-    /// The members that the link looked at since, each with the time of the last look, by extension.
+    /// When the link last looked at each member since that poll, by extension.
     looked: BTreeMap<Box<str>, UnixMillis>,
 }
 
-/// What each link has seen of each queue, by their names.
+/// What each link has seen of each queue: by the name of the link, then by the number of the queue.
 type SeenByLink = BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>;
 
-/// What the links of one organization have seen, each since its connection.
+/// What the links of one organization have seen of members since each link connected.
 #[derive(Debug)]
 pub struct Sightings {
     /// The names of the links, in the order of the configuration.
     links: Vec<Box<str>>,
+    /// The members. Not filled if the organization has only one link: nobody asks.
     seen: Mutex<SeenByLink>,
-    /// The channels whose calls each link has reported. They outlast its connection: it looks at them after the next.
+    /// The channels whose calls each link has reported. They outlast the connection: the link looks at them on the
+    /// next.
     calls: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
 }
 
 impl Sightings {
-    /// Nothing seen by these links.
+    /// These links have seen nothing.
     #[must_use]
     pub fn new(links: Vec<Box<str>>) -> Self {
         Self { links, seen: Mutex::default(), calls: Mutex::default() }
     }
 
-    /// The link connects anew: what it saw before may be past.
+    /// Forgets which members the link saw: its connection is new, or has ended.
     pub fn forget(&self, link: &str) {
         self.locked().remove(link);
     }
 
-    /// The link has polled a queue.
+    /// The link has polled a queue. `members`: the extensions; `None`: the PBX lacks the queue.
     pub fn saw_queue(&self, link: &str, queue: &str, members: Option<BTreeSet<Box<str>>>, now: UnixMillis) {
         if self.links.len() > 1 {
             let seen = SeenQueue { members, polled: now, looked: BTreeMap::new() };
@@ -68,8 +70,8 @@ impl Sightings {
         looked.insert(key.extension.clone(), now);
     }
 
-    /// Whether every other link has seen, at this time or later, that the member is not there. A link that is not
-    /// connected may have it.
+    /// Whether every other link has seen, at `not_before` or later, that its PBX has no such member. The PBX of a link
+    /// that is not connected may have the member.
     #[must_use]
     pub fn is_absent_elsewhere(&self, link: &str, key: &MemberKey, not_before: UnixMillis) -> bool {
         let seen = self.locked();
@@ -83,7 +85,7 @@ impl Sightings {
         })
     }
 
-    /// Whether this link is the first that has, or may have, the queue: it adds missing members.
+    /// Whether this link adds missing members: it is the first whose PBX has the queue, or may have it.
     #[must_use]
     pub fn is_first_with(&self, link: &str, queue: &str) -> bool {
         let seen = self.locked();

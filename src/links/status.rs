@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::LINK_REFUSALS_MAX;
-use crate::links::command::name_of;
-use crate::links::connection::{ActionOutcome, MemberAction};
+use crate::limits::{LINK_REFUSALS_MAX, LISTENERS_FIRST_LOOK_MAX};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::pbx_connection::{ActionOutcome, MemberAction};
 use crate::links::recent_acts::{LinkAct, RecentActs};
 use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
@@ -89,8 +88,8 @@ pub struct LinkState {
     pub stopped: BTreeSet<Box<str>>,
     /// What an operator last asked of the link. `None`: nothing yet.
     pub last_command: Option<LastCommand>,
-    /// Whether a look at the listeners was complete since the start of the sidecar.
-    pub has_seen_listeners: bool,
+    /// When a look at the listeners was complete for the first time since the start of the sidecar. `None`: not yet.
+    pub listeners_first_seen: Option<UnixMillis>,
     /// The members without a session that were counted as violations, as long as they are there.
     pub foreign: BTreeSet<MemberKey>,
     /// The last channels that listened and that nobody allowed, the oldest first; at most [`LINK_REFUSALS_MAX`].
@@ -237,7 +236,7 @@ impl LinkStatus {
 
     /// A step changed the sessions.
     pub fn noted(&self, key: &MemberKey, step: &Step) {
-        if let Some(action) = name_of(step) {
+        if let Some(action) = step.name() {
             self.count(key, action);
         } else if *step == Step::NoteGone
             && let Some(ami) = &self.ami
@@ -251,9 +250,11 @@ impl LinkStatus {
         self.refuse("who listens to whom (Asterisk: `write = call`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
-    /// Whether the link looks at the listeners for the first time since the start of the sidecar.
-    pub fn looks_at_listeners_first(&self) -> bool {
-        !std::mem::replace(&mut self.locked().has_seen_listeners, true)
+    /// Whether a listener that the link sees now may have begun before the sidecar started: FreeSWITCH lists a channel
+    /// some milliseconds after it began.
+    pub fn looks_at_listeners_first(&self, now: UnixMillis) -> bool {
+        let first = *self.locked().listeners_first_seen.get_or_insert(now);
+        u128::from(now.0.saturating_sub(first.0)) <= LISTENERS_FIRST_LOOK_MAX.as_millis()
     }
 
     /// A channel listens and nobody allowed it.
@@ -286,7 +287,7 @@ impl LinkStatus {
         match outcome {
             ActionOutcome::Done => {
                 self.metrics.count("hang_up");
-                tracing::info!(link = &*self.name, channel, "hung up");
+                tracing::info!(link = &*self.name, channel, "the link hung up a channel that listened");
             }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted | ActionOutcome::Refused => {
@@ -305,13 +306,20 @@ impl LinkStatus {
             _ => {}
         }
         let name = action.name();
+        let member = format!("{name}: member {} of queue {}", key.extension, key.queue);
         match outcome {
-            ActionOutcome::Done => self.count(key, name),
+            ActionOutcome::Done => {
+                self.locked().refusals.retain(|refused| !is_of_member(refused, &member));
+                self.count(key, name);
+            }
+            ActionOutcome::NotThere if matches!(action, MemberAction::Add { .. }) => {
+                self.refuse(&format!("{member}{NO_AGENT}"));
+            }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted => self.refuse(&format!(
                 "{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"
             )),
-            ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
+            ActionOutcome::Refused => self.refuse(&member),
         }
         let removal = match outcome {
             ActionOutcome::Done => RemovalOutcome::Removed,
@@ -326,7 +334,13 @@ impl LinkStatus {
     fn count(&self, key: &MemberKey, action: &'static str) {
         self.metrics.count(action);
         let MemberKey { queue, extension } = key;
-        tracing::info!(link = &*self.name, queue = &**queue, extension = &**extension, action, "queue member");
+        tracing::info!(
+            link = &*self.name,
+            queue = &**queue,
+            extension = &**extension,
+            action,
+            "the link changed a queue member or its session"
+        );
     }
 
     fn refuse(&self, what: &str) {
@@ -342,6 +356,14 @@ impl LinkStatus {
     fn locked(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What follows the name of a member that the PBX cannot add.
+const NO_AGENT: &str = ": the PBX has no such agent or queue (FreeSWITCH: `callcenter_config agent list`)";
+
+/// Whether a refusal is of this action and member.
+fn is_of_member(refused: &str, member: &str) -> bool {
+    refused.strip_prefix(member).is_some_and(|rest| rest.is_empty() || rest == NO_AGENT)
 }
 
 /// The members of a queue that no login session has.

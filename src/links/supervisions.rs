@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::gate::supervised::AllowedSupervision;
+pub use crate::gate::linked::supervisions::AllowedSupervision;
 use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_REVOKED_PAUSE, SUPERVISION_STOP_GRACE};
 use crate::telephony::{SupervisionMode, UnixMillis};
 
@@ -33,14 +33,14 @@ pub enum ListenerFinding {
 
 /// What a channel hears, as far as the PBX says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct HeardCall {
     /// The mode: what the options of the application let the channel do at most.
     pub mode: SupervisionMode,
     /// The number of the queue of the call. `None`: the call is in no queue, or the PBX does not say.
     pub queue: Option<Box<str>>,
 }
 
-impl Default for Heard {
+impl Default for HeardCall {
     fn default() -> Self {
         Self { mode: SupervisionMode::Listen, queue: None }
     }
@@ -96,6 +96,16 @@ impl Listeners {
         let finding = found.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
         self.followed.insert(key, Followed { listener, supervision: found, stopped: None, revoked: None });
         Some(finding)
+    }
+
+    /// A channel listens that nothing allows: if a supervision that was ended here allowed it shortly before, the
+    /// channel is named by [`Listeners::no_longer_allowed`]. Returns whether it is.
+    pub fn is_withdrawn(&mut self, listener: &Listener, withdrawn: &[AllowedSupervision], now: UnixMillis) -> bool {
+        let Some(number) = number_of(listener, withdrawn, now) else { return false };
+        let followed = self.followed.get_mut(&(listener.channel.clone(), listener.target.clone()));
+        let Some(followed) = followed.filter(|followed| followed.supervision.is_none()) else { return false };
+        (followed.supervision, followed.revoked) = (Some(number), Some(now));
+        true
     }
 
     /// Whether no channel is followed.
@@ -317,6 +327,21 @@ mod tests {
         listeners.stopped("17.1", after(9_001));
         assert_eq!(listeners.no_longer_allowed(&[], after(20_000)), [], "it does not listen");
         assert_eq!(listeners.ended(after(20_000)), [8]);
+    }
+
+    /// TRUTH 2: a reload or a command may end a supervision before its channel begins to listen.
+    #[test]
+    fn a_channel_that_begins_after_its_supervision_was_ended_is_hung_up_and_is_no_violation() {
+        let (listener, withdrawn) = (listener("17.1", "1001"), [allowed(7, Some("17.1"))]);
+        let mut listeners = Listeners::default();
+        let found = listeners.started(listener.clone(), &[], NOW);
+        assert_eq!(found, Some(ListenerFinding::Violation(listener.clone())));
+        assert!(!listeners.is_withdrawn(&listener, &[allowed(7, Some("17.2"))], NOW), "of another channel");
+        assert!(listeners.is_withdrawn(&listener, &withdrawn, NOW));
+        assert_eq!(listeners.violations().count(), 0);
+        let pause_ms = u64::try_from(SUPERVISION_REVOKED_PAUSE.as_millis()).unwrap();
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener]);
     }
 
     /// `ChanSpy` without the option `u`: `*` leads to the next channel, and the supervision of the first one ends.

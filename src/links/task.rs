@@ -1,4 +1,5 @@
-//! The task of one link: connect, work until the connection breaks, and connect again after a growing pause.
+//! The task of one link: connects, lets a [`Reconciler`] work until the connection breaks, and connects again after a
+//! growing pause.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,25 +11,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
-use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
-use crate::links::ami::client::Credentials;
+use crate::limits::{LINK_LOGIN_TIMEOUT, LINK_RECONNECT_PAUSE_MAX, LINK_RECONNECT_PAUSE_MIN};
+use crate::links::ami::client::AmiCredentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
-use crate::links::beliefs::{GateBeliefs, LinkHost};
 use crate::links::command::LinkCommand;
-use crate::links::connection::{LinkError, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
-use crate::links::names::Names;
+use crate::links::gate_beliefs::{GateBeliefs, LinkHost};
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{LinkError, PbxConnection};
+use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::tls::secure;
-use crate::links::work::{LinkMemory, LinkWork};
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
 
-/// One link, the sessions that it sees, and the commands that it receives.
+/// What the task of one link works with.
 pub(super) struct LinkTask {
+    /// The configuration and the status of the link.
     pub(super) link: Arc<Link>,
+    /// The gate and the clock.
     pub(super) host: Arc<dyn LinkHost>,
+    /// Receives the commands of operators.
     pub(super) commands: mpsc::Receiver<LinkCommand>,
+    /// What the link remembers from one connection to the next.
     pub(super) memory: LinkMemory,
 }
 
@@ -42,13 +47,13 @@ impl LinkTask {
     }
 
     async fn reconnect_forever(&mut self) {
-        let mut backoff = Backoff::new(AMI_RECONNECT_PAUSE_MIN, AMI_RECONNECT_PAUSE_MAX);
+        let mut backoff = Backoff::new(LINK_RECONNECT_PAUSE_MIN, LINK_RECONNECT_PAUSE_MAX);
         let mut logged_reason = String::new();
         loop {
             let began = Instant::now();
             let reason = self.run_connection().await.to_string();
             self.link.status.down(&reason, self.host.now().wall);
-            if began.elapsed() > AMI_RECONNECT_PAUSE_MAX {
+            if began.elapsed() > LINK_RECONNECT_PAUSE_MAX {
                 backoff.reset();
                 logged_reason.clear();
             }
@@ -70,13 +75,13 @@ impl LinkTask {
         match &link.settings {
             LinkSettings::Asterisk(settings) => {
                 let names = AsteriskNames {
-                    interfaces: Names::new(settings.interface.clone(), settings.agents.clone()),
-                    state_interfaces: Names::new(settings.state_interface.clone(), []),
-                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                    interfaces: PbxNames::new(settings.interface.clone(), settings.agents.clone()),
+                    state_interfaces: PbxNames::new(settings.state_interface.clone(), []),
+                    queues: PbxNames::new(settings.queue.clone(), settings.queues.clone()),
                 };
                 let LinkTerms { members, supervisions, .. } = link.terms();
                 let events = *members != MembersMode::Off || *supervisions != SupervisionsMode::Off;
-                let credentials = Credentials { username: &settings.username, secret: &secret, events };
+                let credentials = AmiCredentials { username: &settings.username, secret: &secret, events };
                 let up = || link.ami.as_ref().map(AmiMetrics::up);
                 let Some(tls) = tls else {
                     let log_in = |stream| AmiConnection::log_in(stream, &names, credentials);
@@ -92,8 +97,8 @@ impl LinkTask {
             }
             LinkSettings::FreeSwitch(settings) => {
                 let names = FreeswitchNames {
-                    agents: Names::new(settings.agent.clone(), settings.agents.clone()),
-                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                    agents: PbxNames::new(settings.agent.clone(), settings.agents.clone()),
+                    queues: PbxNames::new(settings.queue.clone(), settings.queues.clone()),
                 };
                 let credentials = EslCredentials { username: settings.username.as_deref(), secret: &secret };
                 let opened = open(settings.address, |stream| EslConnection::log_in(stream, &names, credentials)).await;
@@ -115,9 +120,9 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
-        let ended = work.run(&mut self.commands).await;
-        self.memory = work.into_memory();
+        let mut reconciler = Reconciler::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
+        let ended = reconciler.run(&mut self.commands).await;
+        self.memory = reconciler.into_memory();
         match ended {
             Ok(never) => match never {},
             Err(error) => error,
@@ -125,7 +130,7 @@ impl LinkTask {
     }
 }
 
-/// Connects and logs in, within [`AMI_LOGIN_TIMEOUT`].
+/// Connects and logs in, within [`LINK_LOGIN_TIMEOUT`].
 async fn open<C, F>(address: SocketAddr, log_in: impl FnOnce(TcpStream) -> F) -> Result<C, LinkError>
 where
     F: Future<Output = Result<C, LinkError>>,
@@ -135,5 +140,5 @@ where
         stream.set_nodelay(true)?;
         log_in(stream).await
     };
-    timeout(AMI_LOGIN_TIMEOUT, opened).await.unwrap_or(Err(LinkError::NoAnswer))
+    timeout(LINK_LOGIN_TIMEOUT, opened).await.unwrap_or(Err(LinkError::NoAnswer))
 }

@@ -1,4 +1,5 @@
-//! The client side of TLS: a link knows that it talks to its PBX, and nobody between them reads or changes a byte.
+//! The client side of TLS: the PBX proves with a certificate who it is, and nobody on the network between reads or
+//! changes a byte.
 
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
 use crate::config::link_tls::TlsTerms;
-use crate::links::connection::LinkError;
+use crate::links::pbx_connection::LinkError;
 
-/// Makes a connection to the PBX of these terms out of an open one. The caller bounds the time.
+/// Encrypts an open connection to the PBX that these terms name. The caller bounds the time.
 ///
 /// # Errors
 ///

@@ -133,7 +133,7 @@ impl std::fmt::Debug for PolicyHash {
 }
 
 /// Every organization's tables, at one revision.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// The number of successful loads of the configuration, this one included.
     pub revision: u64,

@@ -37,7 +37,7 @@ use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::sidecar::Sidecar;
 
 /// Why a connection ended that Kamailio closed.
-const CLOSED: &str = "it closed the connection";
+const CLOSED: &str = "Kamailio closed the connection";
 /// Why a connection ended that the sidecar closed to stop.
 const DRAINED: &str = "the sidecar stops";
 
@@ -143,10 +143,10 @@ impl EvapiConnection<'_> {
         }
         let (reading, writing) = (!unfinished, self.outbox.sendable() > 0);
         if after == After::Finish {
-            return ControlFlow::Break("it sent what is no netstring");
+            return ControlFlow::Break("Kamailio sent what is no netstring");
         }
         if self.outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
-            return ControlFlow::Break("it does not read its answers");
+            return ControlFlow::Break("Kamailio does not read the answers");
         }
         if self.drain.is_cancelled() && reading && self.outbox.owed() == 0 {
             // Everything that was read is answered: Kamailio sees the end after the last answer.
@@ -208,11 +208,11 @@ impl EvapiConnection<'_> {
             }
             () = reached(read_deadline), if reading => {
                 context.note_error(WireError::new(ErrorReason::TimedOut), || dialect.readable(input));
-                return ControlFlow::Break("it sent a part of a question and not the rest");
+                return ControlFlow::Break("Kamailio sent a part of a question and not the rest");
             }
             () = reached(write_deadline), if writing => {
                 context.note_broken(ErrorReason::TimedOut);
-                return ControlFlow::Break("it does not read its answers");
+                return ControlFlow::Break("Kamailio does not read the answers");
             }
             () = tokio::task::yield_now(), if !reading => {}
             () = drain.cancelled(), if !drain.is_cancelled() => {}

@@ -134,7 +134,6 @@ pub enum BackupError {
 #[derive(Debug)]
 pub struct BackupWriter {
     text: Vec<u8>,
-    entries: u64,
 }
 
 impl BackupWriter {
@@ -142,7 +141,7 @@ impl BackupWriter {
     #[must_use]
     pub fn new(organizations: Vec<String>, unix_ms: u64) -> Self {
         let written_by = env!("CARGO_PKG_VERSION").to_owned();
-        let mut writer = Self { text: vec![], entries: 0 };
+        let mut writer = Self { text: vec![] };
         writer.line(&BackupHeader { queuewarden_backup: BACKUP_FORMAT, written_by, organizations });
         writer.entry(&BackupEntry::Clock(ClockEntry { unix_ms }));
         writer
@@ -202,14 +201,12 @@ impl BackupWriter {
     /// # Errors
     ///
     /// When it has more than [`BACKUP_BYTES_MAX`] bytes: no sidecar would read it.
-    pub fn finish(mut self) -> Result<Vec<u8>, BackupError> {
-        let last = last_line(self.entries, &self.text);
-        self.text.extend_from_slice(last.as_bytes());
-        if self.text.len() > BACKUP_BYTES_MAX { Err(BackupError::TooLong) } else { Ok(self.text) }
+    pub fn finish(self) -> Result<Vec<u8>, BackupError> {
+        let backup = sealed(self.text);
+        if backup.len() > BACKUP_BYTES_MAX { Err(BackupError::TooLong) } else { Ok(backup) }
     }
 
     fn entry(&mut self, entry: &BackupEntry) {
-        self.entries += 1;
         self.line(entry);
     }
 
@@ -220,9 +217,18 @@ impl BackupWriter {
     }
 }
 
+/// Ends the lines of a backup with the last line that belongs to them.
+#[must_use]
+pub fn sealed(mut text: Vec<u8>) -> Vec<u8> {
+    let last = last_line(&text);
+    text.extend_from_slice(last.as_bytes());
+    text
+}
+
 /// The last line of a backup, after this text.
-fn last_line(entries: u64, text: &[u8]) -> String {
+fn last_line(text: &[u8]) -> String {
     use std::fmt::Write as _;
+    let entries = memchr::memchr_iter(b'\n', text).count().saturating_sub(1);
     let mut hash = String::new();
     for byte in Sha256::digest(text) {
         // Writing to a string cannot fail.
@@ -345,8 +351,7 @@ fn whole(bytes: &[u8]) -> Result<&[u8], BackupError> {
     if !last.starts_with(b"{\"entries\":") {
         return Err(cut_off());
     }
-    let entries = memchr::memchr_iter(b'\n', text).count().saturating_sub(1) as u64;
-    if last == last_line(entries, text).as_bytes() {
+    if last == last_line(text).as_bytes() {
         Ok(text)
     } else {
         Err(BackupError::Damaged("its hash does not match: it was altered"))
@@ -406,39 +411,7 @@ impl SessionEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn session() -> SavedSession<'static> {
-        SavedSession {
-            queue: "support",
-            ground: "supervisor",
-            paused: true,
-            pause_reason: Some("lunch"),
-            since: 1_700_000_000,
-            by: Some("dana"),
-            ends: Some(1_700_003_600_000),
-            number: "600",
-            origin: "elsewhere",
-            note: MemberNote { confirmed: None, is_pause_seen: true, penalty: 3 },
-        }
-    }
-
-    fn leaving(extension: &str) -> LeavingMember {
-        LeavingMember { queue: "601".into(), extension: extension.into(), waits_for: vec!["pbx-1".into()] }
-    }
-
-    fn supervision() -> SavedSupervision<'static> {
-        SavedSupervision {
-            target: Some("bob"),
-            queue: Some("support"),
-            call: Some("c-1"),
-            channel: Some("17.1"),
-            mode: "listen",
-            since: 1_700_000_000,
-            ends: 1_700_014_400_000,
-            action: "call.listen",
-            attributes: vec![("conversation", "agent")],
-        }
-    }
+    use crate::sessions::samples::{leaving, session, supervision};
 
     fn written(extension: &str) -> Vec<u8> {
         let mut writer = BackupWriter::new(vec!["acme".to_owned()], 7);

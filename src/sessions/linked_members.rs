@@ -56,7 +56,7 @@ pub struct MemberNote {
     pub penalty: u32,
 }
 
-/// A [`MemberNote`] as it is kept: a hundred thousand sessions have the same confirmation.
+/// A [`MemberNote`] as it is kept in memory: all sessions that one link confirmed share one confirmation.
 #[derive(Clone, Debug, Default)]
 struct KeptNote {
     confirmed: Option<Arc<Confirmation>>,
@@ -122,9 +122,9 @@ pub struct LinkedMembers {
     confirmations: Vec<Arc<Confirmation>>,
     /// The users who are logged in to each queue.
     users_in: HashMap<QueueId, BTreeSet<UserId>, FixedState>,
-    /// By the id of the user, as the configuration has it.
+    /// The members that ended sessions left behind, by the id that the configuration gives their user.
     leaving: BTreeMap<Box<str>, Vec<LeavingMember>>,
-    /// The same by name at the PBX, each with the id of its user.
+    /// The keys of `leaving`, each with the id of its user: to find who left a member behind.
     leaving_by_name: BTreeSet<(MemberKey, Box<str>)>,
     /// Tells the links which member to look at. `None`: no link was connected yet.
     observer: Option<Arc<dyn MemberObserver>>,
@@ -157,13 +157,13 @@ impl LinkedMembers {
         self.observer = Some(observer);
     }
 
-    /// The note of a session; the default if nothing is known of its member.
+    /// The note of a session. The default: no link has seen its member.
     #[must_use]
     pub fn note(&self, user: UserId, queue: QueueId) -> MemberNote {
         self.notes.get(&(user, queue)).map_or_else(MemberNote::default, KeptNote::note)
     }
 
-    /// Changes the note of a session. Returns whether it is another one now.
+    /// Changes the note of a session. Returns whether `change` changed it.
     pub fn change_note(&mut self, user: UserId, queue: QueueId, change: impl FnOnce(&mut MemberNote)) -> bool {
         let before = self.note(user, queue);
         let mut note = before.clone();
@@ -178,7 +178,7 @@ impl LinkedMembers {
     pub fn believed(&self, user: UserId, session: &LoginSession) -> BelievedSession {
         let note = self.note(user, session.queue);
         BelievedSession {
-            // A session knows its second: its member has until the end of it, and no shorter.
+            // A session keeps its second only: the time for its member counts from the end of that second.
             since: UnixMillis(session.since.0.saturating_mul(1_000).saturating_add(999)),
             origin: session.origin,
             confirmed: note.confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
@@ -202,12 +202,12 @@ impl LinkedMembers {
         }
     }
 
-    /// The confirmation, once in memory however many sessions have it.
+    /// The confirmation that all sessions of one link and one start share.
     fn shared(&mut self, confirmation: Confirmation) -> Arc<Confirmation> {
         if let Some(known) = self.confirmations.iter().find(|known| ***known == confirmation) {
             return Arc::clone(known);
         }
-        // One for every link and start of its PBX; those of before are let go.
+        // There is one for each link and start of its PBX; those that no session has any more are dropped.
         self.confirmations.retain(|known| Arc::strong_count(known) > 1);
         let shared = Arc::new(confirmation);
         self.confirmations.push(Arc::clone(&shared));
@@ -233,7 +233,7 @@ impl LinkedMembers {
         self.leaving.iter().map(|(user, members)| (&**user, members.as_slice()))
     }
 
-    /// The member that an ended session of the user left behind is not to go any more.
+    /// Forgets a member that an ended session of the user left behind: links no longer remove it.
     pub fn forget_leaving(&mut self, user: &str, key: &MemberKey) {
         self.remove_leaving(user, |member| is_of(member, key));
     }
@@ -263,7 +263,7 @@ impl LinkedMembers {
         members.take_while(move |(key, _)| key.queue == queue).map(|(key, _)| &*key.extension)
     }
 
-    /// A session began: its member stays.
+    /// A session began: links no longer remove its member.
     pub fn begin(&mut self, (user, id): (UserId, &str), queue: QueueId, key: MemberKey) {
         if self.is_linked() {
             self.users_in.entry(queue).or_default().insert(user);
@@ -272,7 +272,7 @@ impl LinkedMembers {
         }
     }
 
-    /// A session ended: its member is to go from every PBX.
+    /// A session ended: every link removes its member.
     pub fn end(&mut self, (user, id): (UserId, &str), queue: QueueId, key: MemberKey) {
         if self.is_linked() {
             self.notes.remove(&(user, queue));
@@ -286,8 +286,8 @@ impl LinkedMembers {
         }
     }
 
-    /// A reload changed the names of the member of a session: the member under the names of before is to go, and a
-    /// link adds the one of now.
+    /// A reload changed the queue number or the extension of a session: links remove the member under the old names,
+    /// and add the member under the new ones.
     pub fn rename(&mut self, (user, id): (UserId, &str), queue: QueueId, before: MemberKey, now: MemberKey) {
         if self.is_linked() {
             self.notes.remove(&(user, queue));
@@ -296,7 +296,7 @@ impl LinkedMembers {
         }
     }
 
-    /// The pause of a session changed here: no PBX has it yet.
+    /// The sidecar paused or resumed a session: no link has seen its member with this pause.
     pub fn pause_changed(&mut self, user: UserId, queue: QueueId, key: MemberKey) {
         if let Some(note) = self.notes.get_mut(&(user, queue)) {
             note.is_pause_seen = false;
@@ -322,7 +322,7 @@ impl LinkedMembers {
         self.leaving_by_name.range(from..).take_while(move |(other, _)| *other == key).map(|(_, user)| &**user)
     }
 
-    /// The member is to go from every PBX.
+    /// The session of this member ended, or has another member now: every link removes this one.
     pub fn leave(&mut self, user: &str, key: MemberKey) {
         let MemberKey { queue, extension } = key.clone();
         self.insert_leaving(user, LeavingMember { queue, extension, waits_for: self.links.to_vec() });

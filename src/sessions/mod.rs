@@ -14,6 +14,8 @@ pub mod linked_members;
 pub mod open_changes;
 pub mod record;
 mod record_chunk;
+#[cfg(test)]
+mod samples;
 pub mod store;
 pub mod supervisions;
 pub mod table;

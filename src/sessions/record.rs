@@ -383,52 +383,17 @@ impl SavedSupervision<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::linked_members::{Confirmation, PbxStart};
-
-    fn sessions() -> Vec<SavedSession<'static>> {
-        let confirmed =
-            Some(Confirmation { link: "pbx-1".into(), start: Some(PbxStart("2026-11-28 04:40:00".into())) });
-        vec![SavedSession {
-            queue: "support",
-            ground: "supervisor",
-            paused: true,
-            pause_reason: Some("lunch"),
-            since: 1_700_000_000,
-            by: Some("dana"),
-            ends: Some(1_700_003_600_000),
-            number: "600",
-            origin: "elsewhere",
-            note: MemberNote { confirmed, is_pause_seen: true, penalty: 3 },
-        }]
-    }
-
-    fn leaving() -> Vec<LeavingMember> {
-        vec![LeavingMember { queue: "601".into(), extension: "1001".into(), waits_for: vec!["pbx-1".into()] }]
-    }
-
-    fn supervisions() -> Vec<SavedSupervision<'static>> {
-        vec![SavedSupervision {
-            target: Some("bob"),
-            queue: None,
-            call: Some("c-1"),
-            channel: Some("17.1"),
-            mode: "listen",
-            since: 1_700_000_000,
-            ends: 1_700_014_400_000,
-            action: "call.listen",
-            attributes: vec![("conversation", "agent")],
-        }]
-    }
+    use crate::sessions::samples::{leaving, session, supervision};
 
     fn encoded(key: &[u8]) -> Vec<u8> {
-        encode(key, "1001", entries_of(sessions(), &leaving(), supervisions())).unwrap().unwrap()
+        encode(key, "1001", entries_of(vec![session()], &[leaving("1001")], vec![supervision()])).unwrap().unwrap()
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let key = key_of("acme", "alice");
         let value = encoded(&key);
-        let (sessions, leaving, supervisions) = (sessions(), leaving(), supervisions());
+        let (sessions, leaving, supervisions) = (vec![session()], vec![leaving("1001")], vec![supervision()]);
         let (organization, user, extension) = ("acme", "alice", "1001");
         let expected = SavedUser { organization, user, extension, sessions, leaving, supervisions };
         assert_eq!(decode(&key, &value), Ok(expected));

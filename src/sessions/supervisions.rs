@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::fast::FixedState;
 
 use crate::event::AttributeSet;
-use crate::limits::SUPERVISIONS_REVOKED_LISTED_MAX;
+use crate::limits::{SUPERVISIONS_REVOKED_LISTED_MAX, SUPERVISIONS_WITHDRAWN_MAX};
 use crate::policy::decide;
 use crate::telephony::{Moment, QueueId, SupervisionMode, UnixSeconds, UserId};
 
@@ -53,6 +53,9 @@ pub struct Supervisions {
     of_target: HashMap<UserId, usize, FixedState>,
     /// At most [`SUPERVISIONS_REVOKED_LISTED_MAX`].
     revoked: VecDeque<Supervision>,
+    /// The latest supervisions that a reload or an operator ended, the oldest first: their channels may begin to listen
+    /// after their ends. At most [`SUPERVISIONS_WITHDRAWN_MAX`].
+    withdrawn: VecDeque<Supervision>,
     /// The number of the last supervision.
     last_number: u64,
     /// The numbers of the latest supervisions whose answer came too late; at most [`LATE_REMEMBERED_MAX`].
@@ -71,6 +74,11 @@ impl Supervisions {
     /// The supervisions that a reload revoked and that the PBX may still carry, the oldest first.
     pub fn revoked(&self) -> impl Iterator<Item = &Supervision> {
         self.revoked.iter()
+    }
+
+    /// The latest supervisions that a reload or an operator ended, the oldest first.
+    pub fn withdrawn(&self) -> impl Iterator<Item = &Supervision> {
+        self.withdrawn.iter()
     }
 
     /// The numbers of supervisions beside a new one of this supervisor and target. A supervision that the new
@@ -94,7 +102,9 @@ impl Supervisions {
             let of_target = self.of_target.entry(target).or_default();
             *of_target += 1;
         }
-        self.revoked.retain(|revoked| (revoked.supervisor, revoked.target) != (supervisor, target));
+        let is_another = |old: &Supervision| (old.supervisor, old.target) != (supervisor, target);
+        self.revoked.retain(is_another);
+        self.withdrawn.retain(is_another);
         self.running.insert((supervisor, target), supervision);
         replaced
     }
@@ -160,6 +170,19 @@ impl Supervisions {
         over.into_iter().filter_map(|(supervisor, target)| self.end(supervisor, target)).collect()
     }
 
+    /// Ends the supervisions for which `ends` holds, because an operator wants it. Returns them.
+    pub fn withdraw(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
+        let ended = self.end_all(ends);
+        self.note_withdrawn(&ended);
+        ended
+    }
+
+    fn note_withdrawn(&mut self, ended: &[Supervision]) {
+        self.withdrawn.extend(ended.iter().cloned());
+        let too_many = self.withdrawn.len().saturating_sub(SUPERVISIONS_WITHDRAWN_MAX);
+        self.withdrawn.drain(..too_many);
+    }
+
     /// Ends the supervisions for which `stays` does not hold, and lists them as revoked. Returns them.
     pub fn revoke(&mut self, mut stays: impl FnMut(&Supervision) -> bool) -> Vec<Supervision> {
         let gone: Vec<(UserId, Option<UserId>)> =
@@ -172,6 +195,7 @@ impl Supervisions {
             }
             self.revoked.push_back(supervision.clone());
         }
+        self.note_withdrawn(&gone);
         gone
     }
 

@@ -26,7 +26,7 @@ use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
 use crate::links::Links;
-use crate::links::beliefs::LinkHost;
+use crate::links::gate_beliefs::LinkHost;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::telephony::Moment;

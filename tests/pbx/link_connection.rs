@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use queuewarden::config::asterisk::NamePattern;
+use queuewarden::config::link_names::NamePattern;
 use queuewarden::config::process::Secret;
-use queuewarden::links::ami::client::Credentials;
+use queuewarden::links::ami::client::AmiCredentials;
 use queuewarden::links::ami::connection::{AmiConnection, AsteriskNames};
-use queuewarden::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use queuewarden::links::members::{MemberKey, Membership};
-use queuewarden::links::names::Names;
+use queuewarden::links::names::PbxNames;
+use queuewarden::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -16,12 +16,12 @@ use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::support::PATIENCE;
 
 fn names() -> AsteriskNames {
-    let names = |pattern: &str| Names::new(NamePattern::parse(pattern).unwrap(), []);
+    let names = |pattern: &str| PbxNames::new(NamePattern::parse(pattern).unwrap(), []);
     let support_line = [("604".into(), "support-line".into())];
     AsteriskNames {
         interfaces: names("PJSIP/%"),
         state_interfaces: names("PJSIP/%"),
-        queues: Names::new(NamePattern::parse("%").unwrap(), support_line),
+        queues: PbxNames::new(NamePattern::parse("%").unwrap(), support_line),
     }
 }
 
@@ -41,7 +41,7 @@ fn a_link_sees_what_it_and_others_change() {
     let (names, secret) = (names(), Secret::new("admin".to_owned()));
     block_on(async {
         let stream = TcpStream::connect(lab.ami()).await.unwrap();
-        let credentials = Credentials { username: "admin", secret: &secret, events: true };
+        let credentials = AmiCredentials { username: "admin", secret: &secret, events: true };
         let mut link = AmiConnection::log_in(stream, &names, credentials).await.unwrap();
         let start = link.start().await.unwrap();
         assert!(start.is_some(), "an account with class `reporting` sees when Asterisk started");
@@ -96,7 +96,7 @@ fn an_account_with_few_rights_is_told_so() {
     let (names, secret, wrong) = (names(), Secret::new("s3cret".to_owned()), Secret::new("wrong".to_owned()));
     block_on(async {
         let stream = TcpStream::connect(lab.ami()).await.unwrap();
-        let credentials = Credentials { username: "queuewarden", secret: &secret, events: true };
+        let credentials = AmiCredentials { username: "queuewarden", secret: &secret, events: true };
         let mut link = AmiConnection::log_in(stream, &names, credentials).await.unwrap();
         assert_eq!(link.start().await.unwrap(), None, "class `reporting` is missing");
         assert_eq!(link.listeners().await.unwrap(), None, "class `reporting` is missing");
@@ -106,7 +106,7 @@ fn an_account_with_few_rights_is_told_so() {
         assert!(timeout(Duration::from_millis(300), link.hint()).await.is_err(), "no event without class `agent`");
 
         let stream = TcpStream::connect(lab.ami()).await.unwrap();
-        let credentials = Credentials { username: "queuewarden", secret: &wrong, events: false };
+        let credentials = AmiCredentials { username: "queuewarden", secret: &wrong, events: false };
         let refused = AmiConnection::log_in(stream, &names, credentials).await;
         assert!(matches!(refused, Err(LinkError::LoginRefused(_))), "{refused:?}");
     });

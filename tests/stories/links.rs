@@ -42,8 +42,8 @@ impl LinkedSidecar {
         wait_until("the next poll", || self.sidecar.metric(series) > before);
     }
 
-    /// Two polls: the second began after everything that happened before.
-    fn settle(&self) {
+    /// Waits for two polls: the second began after everything that happened before.
+    fn wait_for_two_polls(&self) {
         self.wait_for_poll();
         self.wait_for_poll();
     }
@@ -81,7 +81,7 @@ fn a_forged_event_ends_no_session() {
     wait_until("the member to be seen", || world.members("confirmed") > 0.0);
     world.asterisk.say(b"Event: QueueMemberRemoved\r\nQueue: 600\r\nInterface: PJSIP/1001\r\n\r\n");
     world.asterisk.say(b"Event: QueueMemberAdded\r\nQueue: 600\r\nInterface: PJSIP/1002\r\n\r\n");
-    world.settle();
+    world.wait_for_two_polls();
     assert!(world.sessions().contains("1001"), "{}", world.sessions());
     assert_eq!(world.asterisk.members("600"), ["PJSIP/1001"]);
     // The same event, and it is true.
@@ -108,7 +108,7 @@ fn an_asterisk_that_forgets_its_members_ends_no_sessions() {
     wait_until("the members to be seen", || world.members("confirmed") > 9.0);
     world.asterisk.state().queues.get_mut("600").unwrap().clear();
     wait_until("the link to stop", || world.sidecar.metric("queuewarden_link_stopped{link=\"pbx-1\"}") > 0.0);
-    world.settle();
+    world.wait_for_two_polls();
     // Three are no large share of any queue.
     let left = world.sessions().lines().last().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap();
     assert!((7..=10).contains(&left), "{}", world.sessions());
@@ -126,7 +126,7 @@ fn beyond_the_rate_members_stay_until_the_next_minute() {
         world.asterisk.add("600", &format!("PJSIP/{extension}"), ModelMember::dynamic(), false);
     }
     wait_until("two members to be removed", || world.asterisk.members("600").len() == 1);
-    world.settle();
+    world.wait_for_two_polls();
     assert_eq!(world.asterisk.members("600").len(), 1);
 }
 
@@ -135,18 +135,18 @@ fn beyond_the_rate_members_stay_until_the_next_minute() {
 fn a_link_survives_every_misbehavior() {
     let world = LinkedSidecar::start("members = \"enforce\"");
     world.asterisk.misbehave(|misbehavior| misbehavior.splits = true);
-    world.settle();
+    world.wait_for_two_polls();
     world.asterisk.misbehave(|misbehavior| {
         misbehavior.splits = false;
         misbehavior.noise =
             "Event: Newchannel\r\nCallerIDName: Event: QueueMemberAdded\r\nCallerIDName: twice\r\n\r\n".to_owned();
     });
-    world.settle();
+    world.wait_for_two_polls();
     // A value of a megabyte, a half line, an answer to nothing: the link connects again.
     for wrong in [&[b'x'; 1 << 20][..], b"Event: Half", b"Response: Success\r\nActionID: 99\r\n\r\n", b"\0\r\n"] {
         world.asterisk.say(wrong);
         world.asterisk.hang_up();
-        world.settle();
+        world.wait_for_two_polls();
     }
     world.asterisk.misbehave(|misbehavior| {
         misbehavior.noise = String::new();
@@ -171,7 +171,7 @@ fn a_refused_right_is_named() {
     world.asterisk.misbehave(|misbehavior| misbehavior.refuses_login = true);
     world.asterisk.hang_up();
     wait_until("the refused login", || {
-        !world.is_up() && world.command(&["links"]).contains("it refused the login: Authentication failed")
+        !world.is_up() && world.command(&["links"]).contains("the PBX refused the login: Authentication failed")
     });
     world.asterisk.misbehave(|misbehavior| {
         misbehavior.refuses_login = false;
@@ -242,13 +242,13 @@ fn a_session_has_its_member_at_one_of_two_asterisks() {
     let login = "do org=acme actor=1001 via=phone action=queue.login queue=600";
     assert!(world.sidecar.ask(login).contains("reason=assigned"));
     second.add("600", "PJSIP/1001", ModelMember::dynamic(), true);
-    world.settle();
+    world.wait_for_two_polls();
     std::thread::sleep(Duration::from_secs(11)); // past the time in which a session must be confirmed
-    world.settle();
+    world.wait_for_two_polls();
     assert!(world.sessions().contains("1 session"), "{}", world.sessions());
     assert_eq!((world.asterisk.members("600").len(), second.members("600").len()), (0, 1));
     world.asterisk.add("600", "PJSIP/1001", ModelMember::dynamic(), true);
-    world.settle();
+    world.wait_for_two_polls();
     assert_eq!((world.asterisk.members("600").len(), second.members("600").len()), (1, 1), "both are of the session");
     world.command(&["sessions", "end", "--org", "acme", "--user", "1001"]);
     wait_until("both members to be gone", || {

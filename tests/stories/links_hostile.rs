@@ -20,7 +20,7 @@ const ENDLESS_SECONDS_MAX: Duration = Duration::from_secs(60);
 /// Bytes of memory that a liar may make the sidecar use.
 const MEMORY_BYTES_MAX: f64 = 600.0 * 1024.0 * 1024.0;
 
-/// A scripted PBX of either kind. Its members are named by extension.
+/// A model of a PBX of either kind. Its members are named by extension.
 enum Pbx {
     Asterisk(ModelAsterisk),
     Freeswitch(ModelFreeswitch),
@@ -246,7 +246,7 @@ fn survives_every_break(pbx: Pbx, noises: &[&str]) {
     }
     // Later than a link waits.
     world.pbx.misbehave(|misbehavior| misbehavior.delay = Duration::from_millis(2_500));
-    wait_until("the slow PBX to be named", || world.command(&["links"]).contains("it does not answer"));
+    wait_until("the slow PBX to be named", || world.command(&["links"]).contains("the PBX does not answer"));
     world.pbx.misbehave(|misbehavior| misbehavior.delay = Duration::ZERO);
     world.pbx.hang_up();
     world.is_in_order();
@@ -365,7 +365,7 @@ fn a_link_to_something_that_is_no_pbx_says_what_it_met() {
     let _sidecar = Sidecar::start(&folder);
     wait_until("the wrong secret", || {
         let (_, links) = run(&["--config", folder.path().to_str().unwrap(), "links"]);
-        links.contains("it refused the login")
+        links.contains("the PBX refused the login")
     });
 }
 

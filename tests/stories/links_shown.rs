@@ -60,7 +60,7 @@ fn links_are_listed_with_their_last_error() {
         assert!(row["last_poll_unix_seconds"].is_null(), "{row}");
     }
     // In the words of the PBX, and what to do about it.
-    let words = "it refused the login: Authentication failed; check `username`";
+    let words = "the PBX refused the login: Authentication failed; check `username`";
     wait_until("the refusal", || link("pbx-3")["last_error"].as_str().is_some_and(|error| error.starts_with(words)));
     for name in ["pbx-1", "evapi-2"] {
         let row = link(name);
@@ -92,7 +92,7 @@ fn links_are_listed_with_their_last_error() {
 
     // A connection that broke leaves its error, also when the link is up again.
     drop(stream);
-    wait_until("the end", || link("evapi-2")["last_error"] == "it closed the connection");
+    wait_until("the end", || link("evapi-2")["last_error"] == "Kamailio closed the connection");
     drop(kamailio.accept().unwrap());
     asterisk.hang_up();
     wait_until("the link to be up again", || {

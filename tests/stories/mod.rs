@@ -35,6 +35,7 @@ mod leases;
 mod limits;
 mod line;
 mod links;
+mod links_asked;
 mod links_hostile;
 mod links_page;
 mod links_shown;

@@ -1,15 +1,15 @@
-//! How the scripted PBXs break and lie, whatever their protocol.
+//! How the models of PBXs break and lie, whatever their protocol.
 
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// What a PBX says about its members that is not so.
+/// A false list of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lie {
     #[default]
     Nothing,
-    /// A list that never ends, and of which nothing more comes.
+    /// A list that stops before its end.
     ListWithoutEnd,
     /// A list whose elements never end.
     EndlessList,
@@ -32,13 +32,13 @@ pub enum Lie {
 pub struct Misbehavior {
     /// The actions or commands that it refuses.
     pub denied: Vec<String>,
-    /// It closes the connection after as many actions.
+    /// It closes the connection after this number of actions. `None`: it does not close it.
     pub closes_after: Option<usize>,
     /// It sends its bytes one at a time.
     pub splits: bool,
     /// Text that it sends before every answer.
     pub noise: String,
-    /// It waits as long before every answer.
+    /// It waits this time before every answer.
     pub delay: Duration,
     /// It refuses every login.
     pub refuses_login: bool,

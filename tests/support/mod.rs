@@ -8,6 +8,7 @@ pub mod kamailio_lab;
 pub mod misbehavior;
 pub mod model_asterisk;
 pub mod model_freeswitch;
+pub mod model_server;
 pub mod random_source;
 pub mod service_manager;
 pub mod sip;

@@ -1,12 +1,13 @@
 //! An Asterisk over a real socket that knows queues, members and nothing else. It lies and breaks as a test wants.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Mutex;
 use std::thread;
 
 use crate::support::misbehavior::{Lie, Misbehavior};
+use crate::support::model_server::{ModelServer, ModelState, read_until};
 
 /// A member of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl ModelMember {
 
 /// What the Asterisk knows.
 #[derive(Debug, Default)]
-pub struct ModelState {
+pub struct AsteriskState {
     /// By queue and interface.
     pub queues: BTreeMap<String, BTreeMap<String, ModelMember>>,
     /// The time of its start.
@@ -38,35 +39,14 @@ pub struct ModelState {
     streams: Vec<TcpStream>,
 }
 
-/// The listener of the Asterisk and what it knows.
-#[derive(Clone)]
-pub struct ModelAsterisk {
-    pub address: SocketAddr,
-    state: Arc<Mutex<ModelState>>,
-}
+/// An Asterisk.
+pub type ModelAsterisk = ModelServer<AsteriskState>;
 
 impl ModelAsterisk {
     /// An Asterisk with these queues, without members.
     pub fn with_queues(queues: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let queues = queues.iter().map(|queue| ((*queue).to_owned(), BTreeMap::new())).collect();
-        let state = Arc::new(Mutex::new(ModelState { queues, started: 1, ..ModelState::default() }));
-        let this = Self { address: listener.local_addr().unwrap(), state: Arc::clone(&state) };
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&state);
-                thread::spawn(move || drop(serve(stream, &state)));
-            }
-        });
-        this
-    }
-
-    pub fn state(&self) -> MutexGuard<'_, ModelState> {
-        self.state.lock().unwrap()
-    }
-
-    pub fn misbehave(&self, change: impl FnOnce(&mut Misbehavior)) {
-        change(&mut self.state().misbehavior);
+        Self::listen(AsteriskState { queues, started: 1, ..AsteriskState::default() })
     }
 
     /// Another program adds a member, with or without an event.
@@ -85,18 +65,6 @@ impl ModelAsterisk {
         state.tell("QueueMemberRemoved", queue, interface);
     }
 
-    /// Sends these bytes on every connection.
-    pub fn say(&self, bytes: &[u8]) {
-        self.state().streams.retain_mut(|stream| stream.write_all(bytes).is_ok());
-    }
-
-    /// Closes every connection.
-    pub fn hang_up(&self) {
-        for stream in self.state().streams.drain(..) {
-            stream.shutdown(std::net::Shutdown::Both).ok();
-        }
-    }
-
     /// The interfaces of the members of a queue.
     pub fn members(&self, queue: &str) -> Vec<String> {
         self.state().queues[queue].keys().cloned().collect()
@@ -112,7 +80,7 @@ impl ModelAsterisk {
     }
 }
 
-impl ModelState {
+impl AsteriskState {
     fn tell(&mut self, event: &str, queue: &str, interface: &str) {
         let text = format!(
             "Event: {event}\r\nPrivilege: agent,all\r\nQueue: {queue}\r\nMemberName: x\r\nInterface: {interface}\r\n\r\n"
@@ -198,25 +166,28 @@ impl ModelState {
     }
 }
 
+impl ModelState for AsteriskState {
+    fn serve(stream: TcpStream, state: &Mutex<Self>) -> std::io::Result<()> {
+        serve(stream, state)
+    }
+
+    fn misbehavior(&mut self) -> &mut Misbehavior {
+        &mut self.misbehavior
+    }
+
+    fn streams(&mut self) -> &mut Vec<TcpStream> {
+        &mut self.streams
+    }
+}
+
 /// One connection, until it breaks.
-fn serve(mut stream: TcpStream, state: &Mutex<ModelState>) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, state: &Mutex<AsteriskState>) -> std::io::Result<()> {
     // As Asterisk does: otherwise an event delays the answer after it.
     stream.set_nodelay(true)?;
     stream.write_all(b"Asterisk Call Manager/11.0.0\r\n")?;
     let (mut received, mut answered) = (vec![], 0);
     loop {
-        let end = loop {
-            if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break end;
-            }
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk)? {
-                0 => return Ok(()),
-                length => received.extend_from_slice(&chunk[..length]),
-            }
-        };
-        let bytes: Vec<u8> = received.drain(..end + 4).collect();
-        let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let Some(text) = read_until(&mut stream, &mut received, b"\r\n\r\n")? else { return Ok(()) };
         let mut headers: Vec<(String, String)> = text
             .split("\r\n")
             .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())))

@@ -2,12 +2,13 @@
 //! wants.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Mutex;
 use std::thread;
 
 use crate::support::misbehavior::{Lie, Misbehavior};
+use crate::support::model_server::{ModelServer, ModelState, read_until};
 
 /// The columns of `agent list` between the contact and the end, after the status.
 const AGENT_TAIL: &str = "Waiting|3|10|10|60|0|0|0|0|1795804964|0|0|0|0|0";
@@ -32,39 +33,18 @@ pub struct FreeswitchState {
     streams: Vec<TcpStream>,
 }
 
-#[derive(Clone)]
-pub struct ModelFreeswitch {
-    pub address: SocketAddr,
-    state: Arc<Mutex<FreeswitchState>>,
-}
+/// A FreeSWITCH.
+pub type ModelFreeswitch = ModelServer<FreeswitchState>;
 
 impl ModelFreeswitch {
     /// A FreeSWITCH with these queues and agents, who are logged out.
     pub fn new(queues: &[&str], agents: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let state = FreeswitchState {
+        Self::listen(FreeswitchState {
             queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
             agents: agents.iter().map(|agent| ((*agent).to_owned(), "Logged Out".to_owned())).collect(),
             core: 1,
             ..FreeswitchState::default()
-        };
-        let state = Arc::new(Mutex::new(state));
-        let this = Self { address: listener.local_addr().unwrap(), state: Arc::clone(&state) };
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&state);
-                thread::spawn(move || drop(serve(stream, &state)));
-            }
-        });
-        this
-    }
-
-    pub fn state(&self) -> MutexGuard<'_, FreeswitchState> {
-        self.state.lock().unwrap()
-    }
-
-    pub fn misbehave(&self, change: impl FnOnce(&mut Misbehavior)) {
-        change(&mut self.state().misbehavior);
+        })
     }
 
     /// Another program, or a phone, makes the agent a member of the queue. No event says so.
@@ -84,18 +64,6 @@ impl ModelFreeswitch {
     /// Sends an event with these lines on every connection.
     pub fn say_event(&self, lines: &str) {
         self.say(event(lines).as_bytes());
-    }
-
-    /// Sends these bytes on every connection.
-    pub fn say(&self, bytes: &[u8]) {
-        self.state().streams.retain_mut(|stream| stream.write_all(bytes).is_ok());
-    }
-
-    /// Closes every connection.
-    pub fn hang_up(&self) {
-        for stream in self.state().streams.drain(..) {
-            stream.shutdown(std::net::Shutdown::Both).ok();
-        }
     }
 
     /// How many commands began like this.
@@ -223,23 +191,26 @@ fn api(body: &str) -> String {
     format!("Content-Type: api/response\nContent-Length: {}\n\n{body}", body.len())
 }
 
+impl ModelState for FreeswitchState {
+    fn serve(stream: TcpStream, state: &Mutex<Self>) -> std::io::Result<()> {
+        serve(stream, state)
+    }
+
+    fn misbehavior(&mut self) -> &mut Misbehavior {
+        &mut self.misbehavior
+    }
+
+    fn streams(&mut self) -> &mut Vec<TcpStream> {
+        &mut self.streams
+    }
+}
+
 /// One connection, until it breaks.
 fn serve(mut stream: TcpStream, state: &Mutex<FreeswitchState>) -> std::io::Result<()> {
     stream.write_all(b"Content-Type: auth/request\n\n")?;
     let (mut received, mut answered) = (vec![], 0);
     loop {
-        let end = loop {
-            if let Some(end) = received.windows(2).position(|bytes| bytes == b"\n\n") {
-                break end;
-            }
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk)? {
-                0 => return Ok(()),
-                length => received.extend_from_slice(&chunk[..length]),
-            }
-        };
-        let bytes: Vec<u8> = received.drain(..end + 2).collect();
-        let command = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let Some(command) = read_until(&mut stream, &mut received, b"\n\n")? else { return Ok(()) };
         let (answer, misbehavior) = {
             let mut state = state.lock().unwrap();
             state.commands.push(command.clone());

@@ -94,7 +94,9 @@ mod tests {
         assert_eq!(read(all), Some(("a:b_total".to_owned(), labels, 2_500.0)));
         assert_eq!(read(r#"h_bucket{le="+Inf"} +Inf"#).unwrap().2.to_string(), "inf");
         assert!(read("x NaN").unwrap().2.is_nan());
-        for broken in ["x", "x{", "x{}", "{} 1", "x{a} 1", r#"x{a="b 1"#, r#"x{a="b} 1"#, r#"x{="b"} 1"#, "x one", "é 1"] {
+        for broken in
+            ["x", "x{", "x{}", "{} 1", "x{a} 1", r#"x{a="b 1"#, r#"x{a="b} 1"#, r#"x{="b"} 1"#, "x one", "é 1"]
+        {
             assert_eq!(read(broken), None, "{broken}");
         }
     }

@@ -138,7 +138,12 @@ impl Figures {
             protocol_errors_per_second: interval.rate(names::PROTOCOL_ERRORS),
             panics: sum(names::PANICS),
             store_healthy: is(names::STORE_HEALTHY),
-            links_down: now.by(names::LINK_UP, "link").into_iter().filter(|(_, up)| *up <= 0.0).map(|(name, _)| name).collect(),
+            links_down: now
+                .by(names::LINK_UP, "link")
+                .into_iter()
+                .filter(|(_, up)| *up <= 0.0)
+                .map(|(name, _)| name)
+                .collect(),
             audit_healthy: now.sum_if_present(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
         })
     }

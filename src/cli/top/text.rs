@@ -226,11 +226,8 @@ pub(super) fn down(error: &str) -> ScreenPage {
 pub(super) fn up(figures: &Figures, history: &[f64]) -> ScreenPage {
     let rates = &figures.decisions_per_second;
     let most = rates.by_reason.first().map_or(1.0, |rate| rate.per_second);
-    let decisions = vec![
-        format!("{:.1} /s", rates.all),
-        format!("allow {:.1}", rates.allow),
-        format!("deny {:.1}", rates.deny),
-    ];
+    let decisions =
+        vec![format!("{:.1} /s", rates.all), format!("allow {:.1}", rates.allow), format!("deny {:.1}", rates.deny)];
     let aligned = format!(
         "{:<NAME_COLUMNS$}{:>9.1} /s   allow {:.1}   deny {:.1}",
         "decisions", rates.all, rates.allow, rates.deny
@@ -451,7 +448,8 @@ mod tests {
     #[test]
     fn few_rows_hide_reasons_before_figures() {
         let page = up(&figures(), &[]);
-        let text = |page: &FittedPage| page.lines.iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect::<String>();
+        let text =
+            |page: &FittedPage| page.lines.iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect::<String>();
         let fitted = page.fitted(80, 23);
         assert_eq!(fitted.hidden, 0);
         let shown = text(&fitted);

@@ -11,6 +11,7 @@ use crate::audit::record::AuditRecord;
 use crate::gate::change_feed::Change;
 use crate::gate::timed_change::TimedChange;
 use crate::policy::Organization;
+use crate::policy::directory::{Directory, User};
 use crate::sessions::linked_members::MemberKey;
 use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::record::key_of;
@@ -57,6 +58,9 @@ pub(crate) enum Undo {
     Restore { altered: Vec<AlteredSession>, leaving: Vec<(Box<str>, MemberKey)>, supervisions: Vec<Supervision> },
 }
 
+/// Stands for the id of a user whom a reload removed: no user has it.
+const REMOVED: UserId = UserId(u32::MAX);
+
 /// A user whose stored record is out of date: memory has login sessions that the store does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DirtyUser {
@@ -71,6 +75,17 @@ impl DirtyUser {
     pub(crate) fn new(organization: &Organization, user: UserId) -> Self {
         let key = key_of(&organization.name, organization.directory.user_id(user));
         Self { organization: organization.id, user, key }
+    }
+
+    /// The user who has, or had, this id in the configuration of the organization with this id and name. `directory`:
+    /// `None` if a reload removed the organization.
+    pub(crate) fn named(
+        (organization, name): (OrganizationId, &str),
+        directory: Option<&Directory>,
+        user: &str,
+    ) -> Self {
+        let id = directory.and_then(|directory| directory.user_named(user)).map_or(REMOVED, User::id);
+        Self { organization, user: id, key: key_of(name, user) }
     }
 
     /// The supervisors of these supervisions, each once.

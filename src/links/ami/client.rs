@@ -9,11 +9,11 @@ use md5::{Digest, Md5};
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError, UnwritableValue, banner, message, write_action};
-use crate::links::connection::words_of;
+use crate::links::pbx_connection::words_of;
 
 /// The user of `manager.conf` as which queuewarden logs in.
 #[derive(Clone, Copy, Debug)]
-pub struct Credentials<'a> {
+pub struct AmiCredentials<'a> {
     /// The name of its section in `manager.conf`.
     pub username: &'a str,
     /// The `secret` of that section.
@@ -36,12 +36,12 @@ pub enum AmiInput<'buf> {
     /// An element of the list that the action that was sent last asked for.
     ListItem(AmiMessage<'buf>),
     /// The answer to the action that was sent last; of a list its end.
-    Answer(ActionResult, AmiMessage<'buf>),
+    Answer(AmiResult, AmiMessage<'buf>),
 }
 
 /// The result of an action on a queue member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActionResult {
+pub enum AmiResult {
     /// Asterisk carried the action out.
     Done,
     /// Nothing to do: the member to remove is absent, or the member to add is present.
@@ -83,7 +83,7 @@ pub struct AmiClient {
     state: ClientState,
     /// `ActionID` of the last action; 0 before the first one.
     last_id: u64,
-    /// The words with which Asterisk refused the login. Empty: it did not.
+    /// The words with which Asterisk refused the login. Empty: Asterisk did not refuse it.
     refusal: String,
 }
 
@@ -94,7 +94,7 @@ impl Default for AmiClient {
 }
 
 impl AmiClient {
-    /// The words with which Asterisk refused the login. Empty: it did not, or without a word.
+    /// The words with which Asterisk refused the login. Empty: Asterisk did not refuse it, or gave no reason.
     #[must_use]
     pub fn refusal(&self) -> &str {
         &self.refusal
@@ -109,7 +109,7 @@ impl AmiClient {
     pub fn read<'buf>(
         &mut self,
         input: &'buf [u8],
-        credentials: Credentials<'_>,
+        credentials: AmiCredentials<'_>,
         output: &mut Vec<u8>,
     ) -> Result<Option<(usize, AmiInput<'buf>)>, AmiProtocolError> {
         if self.state == ClientState::Banner {
@@ -120,7 +120,7 @@ impl AmiClient {
             return Ok(Some((taken, AmiInput::Ignored)));
         }
         let Some((message, taken)) = message(input)? else { return Ok(None) };
-        // A dialplan can put any key into an event, but not before the name of the event.
+        // A dialplan can add any key to an event, but not in its first line.
         let read = match message.first_key() {
             b"Response" => self.read_response(message, credentials, output)?,
             b"Event" => self.read_event(message)?,
@@ -176,7 +176,7 @@ impl AmiClient {
 
     fn read_event<'buf>(&mut self, message: AmiMessage<'buf>) -> Result<AmiInput<'buf>, AmiProtocolError> {
         let ClientState::List { list_end, items } = self.state else { return Ok(AmiInput::Event(message)) };
-        // A dialplan can put any key into an event of its own, also twice: then it is no element of the list.
+        // An event of a dialplan may have the key twice: then it is no element of the list.
         if message.value("ActionID").ok().flatten() != Some(self.last_id.to_string().as_bytes()) {
             return Ok(AmiInput::Event(message));
         }
@@ -189,13 +189,13 @@ impl AmiClient {
             return Err(AmiProtocolError::Incomplete);
         }
         self.state = ClientState::Ready;
-        Ok(AmiInput::Answer(ActionResult::Done, message))
+        Ok(AmiInput::Answer(AmiResult::Done, message))
     }
 
     fn read_response<'buf>(
         &mut self,
         message: AmiMessage<'buf>,
-        credentials: Credentials<'_>,
+        credentials: AmiCredentials<'_>,
         output: &mut Vec<u8>,
     ) -> Result<AmiInput<'buf>, AmiProtocolError> {
         if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
@@ -228,7 +228,7 @@ impl AmiClient {
             }
             ClientState::Response { .. } => {
                 self.state = ClientState::Ready;
-                let result = if is_success { ActionResult::Done } else { failure(message.value("Message")?) };
+                let result = if is_success { AmiResult::Done } else { failure(message.value("Message")?) };
                 Ok(AmiInput::Answer(result, message))
             }
             ClientState::Banner | ClientState::Ready | ClientState::List { .. } => {
@@ -240,23 +240,23 @@ impl AmiClient {
 
 /// Tells from the sentence in `Message` why an action failed. AMI has no codes for failures; the sentences are the same
 /// since Asterisk 1.8.
-fn failure(sentence: Option<&[u8]>) -> ActionResult {
+fn failure(sentence: Option<&[u8]>) -> AmiResult {
     let sentence = sentence.unwrap_or_default();
     let ends = |end: &str| sentence.ends_with(end.as_bytes());
     if ends(": Not there") || ends(": Already there") {
-        ActionResult::Unchanged
+        AmiResult::Unchanged
     } else if ends(": No such queue") {
-        ActionResult::NoSuchQueue
+        AmiResult::NoSuchQueue
     } else if sentence == b"No such channel" {
-        ActionResult::NoSuchChannel
+        AmiResult::NoSuchChannel
     } else if ends("Member not dynamic") {
-        ActionResult::StaticMember
+        AmiResult::StaticMember
     } else if sentence == b"Permission denied" {
-        ActionResult::NotPermitted
+        AmiResult::NotPermitted
     } else if sentence.starts_with(b"Invalid/unknown command") {
-        ActionResult::UnknownAction
+        AmiResult::UnknownAction
     } else {
-        ActionResult::Refused
+        AmiResult::Refused
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
         LoginRefused,
         Event,
         ListItem,
-        Answer(ActionResult),
+        Answer(AmiResult),
     }
 
     /// A client with the bytes that it received and sent.
@@ -314,7 +314,7 @@ mod tests {
         fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Received>, AmiProtocolError> {
             self.input.extend_from_slice(bytes);
             let mut inputs = vec![];
-            let credentials = Credentials { username: "queuewarden", secret: &self.secret, events: false };
+            let credentials = AmiCredentials { username: "queuewarden", secret: &self.secret, events: false };
             while let Some((taken, input)) = self.client.read(&self.input, credentials, &mut self.output)? {
                 inputs.push(match input {
                     AmiInput::Ignored => Received::Ignored,
@@ -376,18 +376,18 @@ mod tests {
     #[test]
     fn the_result_of_an_action_is_read_from_the_sentence() {
         for (sentence, result) in [
-            ("Success\r\nMessage: Removed interface from queue", ActionResult::Done),
-            ("Error\r\nMessage: Unable to remove interface: Not there", ActionResult::Unchanged),
-            ("Error\r\nMessage: Unable to add interface: Already there", ActionResult::Unchanged),
-            ("Error\r\nMessage: Unable to remove interface from queue: No such queue", ActionResult::NoSuchQueue),
-            ("Error\r\nMessage: Member not dynamic", ActionResult::StaticMember),
-            ("Error\r\nMessage: Permission denied", ActionResult::NotPermitted),
+            ("Success\r\nMessage: Removed interface from queue", AmiResult::Done),
+            ("Error\r\nMessage: Unable to remove interface: Not there", AmiResult::Unchanged),
+            ("Error\r\nMessage: Unable to add interface: Already there", AmiResult::Unchanged),
+            ("Error\r\nMessage: Unable to remove interface from queue: No such queue", AmiResult::NoSuchQueue),
+            ("Error\r\nMessage: Member not dynamic", AmiResult::StaticMember),
+            ("Error\r\nMessage: Permission denied", AmiResult::NotPermitted),
             (
                 "Error\r\nMessage: Invalid/unknown command: QueueStatus. Use Action: ListCommands",
-                ActionResult::UnknownAction,
+                AmiResult::UnknownAction,
             ),
-            ("Error\r\nMessage: ", ActionResult::Refused),
-            ("Error", ActionResult::Refused),
+            ("Error\r\nMessage: ", AmiResult::Refused),
+            ("Error", AmiResult::Refused),
         ] {
             let mut connection = TestConnection::ready();
             connection.act();
@@ -438,13 +438,13 @@ mod tests {
                 Received::Event,
                 Received::ListItem,
                 Received::Event,
-                Received::Answer(ActionResult::Done),
+                Received::Answer(AmiResult::Done),
             ];
             assert_eq!(inputs, expected, "{split}");
         }
         let mut connection = TestConnection::ready();
         connection.client.act_for_list(&mut vec![], "Status", &[], "StatusComplete").unwrap();
         let refused = b"Response: Error\r\nActionID: 3\r\nMessage: Permission denied\r\n\r\n";
-        assert_eq!(connection.receive(refused), Ok(vec![Received::Answer(ActionResult::NotPermitted)]));
+        assert_eq!(connection.receive(refused), Ok(vec![Received::Answer(AmiResult::NotPermitted)]));
     }
 }

@@ -1,4 +1,5 @@
-//! One connection to Asterisk over AMI, as a link uses it.
+//! One connection to Asterisk over AMI: sends one action at a time, keeps the hints of events, and asks and changes
+//! what a link needs.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,24 +12,24 @@ use crate::limits::{
     AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_BYTES_MAX, LINK_LIST_ITEMS_MAX, LINK_LIST_TIMEOUT,
     LINK_QUERY_PAUSE,
 };
-use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
+use crate::links::ami::client::{AmiClient, AmiCredentials, AmiInput, AmiResult};
+use crate::links::ami::messages::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
-use crate::links::ami::truth::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{MemberKey, PbxStart};
-use crate::links::names::Names;
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::supervisions::{HeardCall, Listener};
 
 /// The names of an organization at one Asterisk.
 #[derive(Clone, Debug)]
 pub struct AsteriskNames {
     /// The interfaces of members, by extension.
-    pub interfaces: Names,
+    pub interfaces: PbxNames,
     /// The interfaces whose device state shows whether a member is busy, by extension.
-    pub state_interfaces: Names,
+    pub state_interfaces: PbxNames,
     /// The queues, by number.
-    pub queues: Names,
+    pub queues: PbxNames,
 }
 
 /// A connection that is logged in.
@@ -39,19 +40,19 @@ pub struct AmiConnection<'a, S> {
     names: &'a AsteriskNames,
     /// Bytes received and not yet read.
     input: BytesMut,
-    /// Bytes of messages that were read.
+    /// Bytes of all messages that were read, to bound one answer.
     taken: usize,
     /// Bytes to send.
     output: Vec<u8>,
     /// Hints that came while an action was under way; at most [`LINK_HINTS_WAITING_MAX`].
     hints: VecDeque<Hint>,
     /// The credentials of the login, which the client asks for with every message.
-    credentials: Credentials<'a>,
+    credentials: AmiCredentials<'a>,
 }
 
 /// The answer to one action.
 struct Answered<T> {
-    result: ActionResult,
+    result: AmiResult,
     /// What the elements of a list, or the answer itself, say.
     items: Vec<T>,
 }
@@ -62,7 +63,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     /// # Errors
     ///
     /// When Asterisk refuses, or the peer is no Asterisk.
-    pub async fn log_in(stream: S, names: &'a AsteriskNames, credentials: Credentials<'a>) -> Result<Self, LinkError> {
+    pub async fn log_in(
+        stream: S,
+        names: &'a AsteriskNames,
+        credentials: AmiCredentials<'a>,
+    ) -> Result<Self, LinkError> {
         let (client, hints) = (AmiClient::default(), VecDeque::new());
         let (input, output) = (BytesMut::new(), vec![]);
         let mut connection = Self { stream, client, names, input, taken: 0, output, hints, credentials };
@@ -120,7 +125,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         timeout(AMI_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let (mut items, before, until) = (vec![], self.taken, Instant::now() + LINK_LIST_TIMEOUT);
         loop {
-            // Neither events nor elements that come one by one may keep the link waiting for ever.
+            // Events, or elements that come one by one, must not keep the link waiting without end.
             let wait = AMI_ANSWER_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
             let next = timeout(wait, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
             match next {
@@ -132,10 +137,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
                 }
             }
             if items.len() > LINK_LIST_ITEMS_MAX {
-                return Err(LinkError::Protocol(format!("its list has more than {LINK_LIST_ITEMS_MAX} elements")));
+                return Err(LinkError::Protocol(format!(
+                    "the list of the PBX has more than {LINK_LIST_ITEMS_MAX} elements"
+                )));
             }
             if self.taken.wrapping_sub(before) > LINK_LIST_BYTES_MAX {
-                return Err(LinkError::Protocol(format!("its answer has more than {LINK_LIST_BYTES_MAX} bytes")));
+                return Err(LinkError::Protocol(format!(
+                    "the answer of the PBX has more than {LINK_LIST_BYTES_MAX} bytes"
+                )));
             }
         }
     }
@@ -157,7 +166,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         .await
     }
 
-    /// Keeps a hint until it is asked for. Of too many hints only the fact remains that any member may have changed.
+    /// Keeps a hint until the link asks for it. Too many hints are replaced by two: any member and any listener may
+    /// have changed.
     fn keep(&mut self, hint: Option<Hint>) {
         let Some(hint) = hint else { return };
         if self.hints.len() >= LINK_HINTS_WAITING_MAX {
@@ -172,8 +182,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     async fn queue_status(&mut self, headers: &[(&'static str, &str)]) -> Result<Vec<QueueItem>, LinkError> {
         let answered = self.ask("QueueStatus", headers, Some("QueueStatusComplete"), queue_item).await?;
         match answered.result {
-            ActionResult::Done => Ok(answered.items),
-            ActionResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
+            AmiResult::Done => Ok(answered.items),
+            AmiResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
             _ => Err(LinkError::Refused("`QueueStatus`: it needs a login, and no class")),
         }
     }
@@ -202,12 +212,12 @@ impl LoginStep {
 
 /// A part of the answer to an action.
 enum AnswerPart<T> {
-    /// An event that came between.
+    /// An event that came before the end of the answer.
     Hint(Option<Hint>),
-    /// An element of the list. `None`: it says nothing that was asked for.
+    /// An element of the list. `None`: an element that the link does not need.
     Item(Option<T>),
     /// The end of the answer.
-    End(ActionResult, Option<T>),
+    End(AmiResult, Option<T>),
 }
 
 fn protocol(error: AmiProtocolError) -> LinkError {
@@ -217,7 +227,7 @@ fn protocol(error: AmiProtocolError) -> LinkError {
 /// The hint of an event. `None`: the event concerns nothing that the link knows, or it has a key twice, which only an
 /// event of a dialplan has.
 fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
-    match truth::event(message).ok()? {
+    match messages::event(message).ok()? {
         AmiEvent::MemberChanged { queue, interface } => {
             let (queue, interface) = (std::str::from_utf8(&queue).ok()?, std::str::from_utf8(&interface).ok()?);
             let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
@@ -228,7 +238,7 @@ fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
             std::str::from_utf8(&unique_id).ok().map(|channel| Hint::ListenerStopped(channel.into()))
         }
         AmiEvent::SpyTransferred(unique_id) => {
-            // The account code went over with the call: it names the supervisor, not the user who listens now.
+            // The account code moved with the call: it is the supervisor's, and another user listens now.
             let channel = std::str::from_utf8(&unique_id).ok()?.into();
             Some(Hint::TakenOver(Listener { channel, supervisor: None, target: None }))
         }
@@ -246,23 +256,26 @@ enum QueueItem {
 }
 
 fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolError> {
-    if let Some(name) = truth::queue_name(message)? {
+    if let Some(name) = messages::queue_name(message)? {
         return Ok(Some(QueueItem::Queue(name)));
     }
-    Ok(truth::queue_member(message)?.map(QueueItem::Member))
+    Ok(messages::queue_member(message)?.map(QueueItem::Member))
 }
 
 fn another_queue(asked: &str, found: &[u8]) -> LinkError {
-    LinkError::Protocol(format!("asked for queue `{asked}`, it listed queue `{}`", String::from_utf8_lossy(found)))
+    LinkError::Protocol(format!(
+        "the link asked for queue `{asked}`, the PBX listed queue `{}`",
+        String::from_utf8_lossy(found)
+    ))
 }
 
-const fn outcome(result: ActionResult) -> ActionOutcome {
+const fn outcome(result: AmiResult) -> ActionOutcome {
     match result {
-        ActionResult::Done => ActionOutcome::Done,
-        ActionResult::Unchanged => ActionOutcome::Unchanged,
-        ActionResult::NoSuchQueue | ActionResult::NoSuchChannel => ActionOutcome::NotThere,
-        ActionResult::NotPermitted => ActionOutcome::NotPermitted,
-        ActionResult::StaticMember | ActionResult::UnknownAction | ActionResult::Refused => ActionOutcome::Refused,
+        AmiResult::Done => ActionOutcome::Done,
+        AmiResult::Unchanged => ActionOutcome::Unchanged,
+        AmiResult::NoSuchQueue | AmiResult::NoSuchChannel => ActionOutcome::NotThere,
+        AmiResult::NotPermitted => ActionOutcome::NotPermitted,
+        AmiResult::StaticMember | AmiResult::UnknownAction | AmiResult::Refused => ActionOutcome::Refused,
     }
 }
 
@@ -270,8 +283,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     const QUERY_PAUSE: Duration = LINK_QUERY_PAUSE;
 
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
-        let answered = self.ask("CoreStatus", &[], None, truth::start).await?;
-        Ok(answered.items.into_iter().next().filter(|_| answered.result == ActionResult::Done))
+        let answered = self.ask("CoreStatus", &[], None, messages::start).await?;
+        Ok(answered.items.into_iter().next().filter(|_| answered.result == AmiResult::Done))
     }
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
@@ -288,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
                         continue;
                     };
                     if polled.members.insert(extension.into(), member).is_some() {
-                        return Err(LinkError::Protocol(format!("it listed the member `{interface}` twice")));
+                        return Err(LinkError::Protocol(format!("the PBX listed the member `{interface}` twice")));
                     }
                 }
                 QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. }) => {
@@ -352,19 +365,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 
     async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
         let spies =
-            |message: AmiMessage<'_>| Ok(truth::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
+            |message: AmiMessage<'_>| Ok(messages::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
         let answered = self.ask("Status", &[], Some("StatusComplete"), spies).await?;
-        if answered.result != ActionResult::Done {
+        if answered.result != AmiResult::Done {
             return Ok(None);
         }
         Ok(Some(answered.items.into_iter().map(|spy| listener_of(self.names, &spy)).collect()))
     }
 
-    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<HeardCall>, LinkError> {
         let bridged = |message: AmiMessage<'_>| {
             let listens = |seen: &ChannelStatus| *seen.unique_id == *listener.channel.as_bytes();
             let in_call = |seen: &ChannelStatus| !seen.bridge.is_empty();
-            Ok(truth::channel_status(message)?.filter(|seen| listens(seen) || in_call(seen)))
+            Ok(messages::channel_status(message)?.filter(|seen| listens(seen) || in_call(seen)))
         };
         let channels = self.ask("Status", &[], Some("StatusComplete"), bridged).await?.items;
         Ok(heard(self.names, listener, &channels))
@@ -399,8 +412,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     }
 }
 
-/// What the listener hears, of all channels. `None`: it cannot be told.
-fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<Heard> {
+/// What the listener hears, found in the list of all channels. `None`: the list does not say.
+fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<HeardCall> {
     let listens = channels.iter().find(|channel| *channel.unique_id == *listener.channel.as_bytes())?;
     let prefix = listens.as_spy()?.target_channel?;
     let heard = channels.iter().filter(|channel| channel.channel.starts_with(&prefix) && !channel.bridge.is_empty());
@@ -408,7 +421,7 @@ fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus])
         let mut in_call = channels.iter().filter(|channel| channel.bridge == heard.bridge);
         in_call.find_map(ChannelStatus::queue)
     };
-    // A name without a number is no queue of the organization: it stays a name, which no rule admits.
+    // A queue without a number is not of the organization: its name stays, which no rule admits.
     let number = |queue: &[u8]| {
         let name = String::from_utf8_lossy(queue);
         names.queues.number_of(&name).unwrap_or(&name).into()
@@ -416,8 +429,8 @@ fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus])
     let queues: BTreeSet<Option<Box<str>>> = heard.map(|channel| queue_of(channel).map(number)).collect();
     let mut queues = queues.into_iter();
     match (queues.next(), queues.next()) {
-        (Some(queue), None) => Some(Heard { mode: listens.mode(), queue }),
-        // No call, or calls of which it is not known which one is heard.
+        (Some(queue), None) => Some(HeardCall { mode: listens.mode(), queue }),
+        // No call, or several calls, of which the list does not say which one the channel hears.
         _ => None,
     }
 }
@@ -442,7 +455,7 @@ fn user_of(names: &AsteriskNames, channel: &[u8]) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::asterisk::NamePattern;
+    use crate::config::link_names::NamePattern;
     use crate::telephony::SupervisionMode;
 
     /// A channel in a bridge, which runs this application.
@@ -462,7 +475,7 @@ mod tests {
     /// told, nobody is.
     #[test]
     fn what_is_heard_is_the_queue_of_the_one_call_that_it_can_be() {
-        let names = |pattern| Names::new(NamePattern::parse(pattern).unwrap(), []);
+        let names = |pattern| PbxNames::new(NamePattern::parse(pattern).unwrap(), []);
         let names =
             AsteriskNames { interfaces: names("PJSIP/%"), state_interfaces: names("PJSIP/%"), queues: names("%") };
         let spy = |data| channel("PJSIP/2001-1", "", "ChanSpy", data);
@@ -471,7 +484,7 @@ mod tests {
         let private = |bridge| channel("PJSIP/3002-1", bridge, "Dial", "PJSIP/1001");
         let listener = Listener { channel: "id of PJSIP/2001-1".into(), supervisor: None, target: None };
         let found = |channels: &[ChannelStatus]| heard(&names, &listener, channels);
-        let hears = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+        let hears = |mode, queue: Option<&str>| Some(HeardCall { mode, queue: queue.map(Into::into) });
         let (listen, whisper) = (SupervisionMode::Listen, SupervisionMode::Whisper);
 
         assert_eq!(

@@ -17,19 +17,19 @@ const GREETING: &[u8] = b"Asterisk Call Manager/";
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum AmiProtocolError {
     /// A response to no action of ours, or one that lacks a key that its kind always has.
-    #[error("it sent a response to an action that was not sent")]
+    #[error("the PBX sent a response to an action that was not sent")]
     UnexpectedResponse,
     /// A byte, a line or a message outside the grammar.
-    #[error("it sent a message that is not AMI")]
+    #[error("the PBX sent a message that is not AMI")]
     Malformed,
     /// A list ended before as many elements had come as its end says.
-    #[error("it sent a list that lacks elements")]
+    #[error("the PBX sent a list that lacks elements")]
     Incomplete,
     /// The first line is not the banner of Asterisk.
-    #[error("its first line is not the banner of Asterisk")]
+    #[error("the first line that the PBX sent is not the banner of Asterisk")]
     UnknownBanner,
     /// A line or a message is longer than its limit.
-    #[error("it sent a line or a message that is longer than AMI allows")]
+    #[error("the PBX sent a line or a message that is longer than AMI allows")]
     TooLong,
 }
 

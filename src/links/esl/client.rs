@@ -2,8 +2,8 @@
 //! at a time.
 
 use crate::config::process::Secret;
-use crate::links::connection::words_of;
 use crate::links::esl::protocol::{EslMessage, EslProtocolError, UnwritableCommand, message, write_command};
+use crate::links::pbx_connection::words_of;
 
 /// How the sidecar logs in.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ enum EslState {
 #[derive(Debug)]
 pub struct EslClient {
     state: EslState,
-    /// The words with which FreeSWITCH refused the login. Empty: it did not.
+    /// The words with which FreeSWITCH refused the login. Empty: FreeSWITCH did not refuse it.
     refusal: String,
 }
 
@@ -60,7 +60,7 @@ impl Default for EslClient {
 }
 
 impl EslClient {
-    /// The words with which FreeSWITCH refused the login. Empty: it did not, or without a word.
+    /// The words with which FreeSWITCH refused the login. Empty: FreeSWITCH did not refuse it, or gave no reason.
     #[must_use]
     pub fn refusal(&self) -> &str {
         &self.refusal

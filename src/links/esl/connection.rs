@@ -1,5 +1,5 @@
 //! One connection to FreeSWITCH over its event socket: the login, one command at a time, and the hints of its events.
-//! `pbx` asks and changes what a link needs.
+//! `pbx_connection` asks and changes over it what a link needs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,22 +10,22 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::limits::{
     ESL_CALL_LOOKS, ESL_CHANNELS_HINTED_MAX, ESL_RELOOK_PAUSE, LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX,
 };
-use crate::links::connection::{Hint, LinkError};
 use crate::links::esl::client::{EslClient, EslCredentials, EslInput};
 use crate::links::esl::event::{EslEvent, event};
 use crate::links::esl::protocol::EslProtocolError;
 use crate::links::esl::rights::{AccountRights, EVENTS, JOB_EVENT};
-use crate::links::esl::truth::{AgentStatuses, TableError};
+use crate::links::esl::tables::{AgentStatuses, TableError};
 use crate::links::members::MemberKey;
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{Hint, LinkError};
 
 /// The names of an organization at one FreeSWITCH.
 #[derive(Clone, Debug)]
 pub struct FreeswitchNames {
     /// The agents of mod_callcenter, by extension.
-    pub agents: Names,
+    pub agents: PbxNames,
     /// Its queues, by number.
-    pub queues: Names,
+    pub queues: PbxNames,
 }
 
 /// The filters that leave out all events but those that a link needs. The commands of the link itself, which only read,
@@ -121,7 +121,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             input: BytesMut::new(),
             output: vec![],
             hints: VecDeque::new(),
-            relook_at: None,
+            // A channel that began to listen just before may not be in the list yet, and its events were not sent.
+            relook_at: Some(Instant::now() + ESL_RELOOK_PAUSE),
             hinted_calls: BTreeMap::new(),
             said_to_listen: BTreeSet::new(),
             listened_to: BTreeMap::new(),

@@ -2,7 +2,7 @@
 //! account of the event socket can forge one.
 
 use crate::links::esl::protocol::{EslHeaders, EslProtocolError, headers};
-use crate::links::esl::truth::LISTENING_APPLICATIONS;
+use crate::links::esl::tables::LISTENING_APPLICATIONS;
 
 /// What an event says happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub enum EslEvent {
     Other,
 }
 
-/// Reads an event of the format `plain`. One that has a name twice, or that is no event, says nothing: an event is
-/// never a reason to end the connection.
+/// Reads an event of the format `plain`. An event that has a key twice, or text that is no event, is
+/// [`EslEvent::Other`]: an event never ends the connection.
 #[must_use]
 pub fn event(body: &[u8]) -> EslEvent {
     // An event ends with an empty line, which the body may lack. A job has its answer behind it.
@@ -91,7 +91,7 @@ pub fn is_channel_id(text: &str) -> bool {
 /// Bytes of the id of a channel.
 const CHANNEL_ID_BYTES_MAX: usize = 128;
 
-/// What a command that somebody gave may have changed. Whether it worked, the event does not say.
+/// What a command of any account may have changed. The event does not say whether the command succeeded.
 fn api_command(command: &str, argument: &str) -> Option<EslEvent> {
     if command.contains("load") && argument.trim() == "mod_callcenter" {
         return Some(EslEvent::MembersChanged);
@@ -112,8 +112,8 @@ fn api_command(command: &str, argument: &str) -> Option<EslEvent> {
     .map(|(queue, agent)| EslEvent::TierChanged { queue, agent })
 }
 
-/// The words of a command, as FreeSWITCH takes it apart: at spaces, but not inside of `'`; `\` takes away the meaning
-/// of the next `'` or `\`.
+/// The words of a command, as FreeSWITCH splits it: at spaces outside of `'`. A `\` before `'` or `\` makes that
+/// character an ordinary one.
 fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut is_quoted) = (vec![], None::<String>, false);
     let mut rest = command.chars().peekable();

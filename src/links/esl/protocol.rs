@@ -15,13 +15,13 @@ use crate::limits::{ESL_BODY_BYTES_MAX, ESL_COMMAND_BYTES_MAX, ESL_HEAD_BYTES_MA
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum EslProtocolError {
     /// A line without a name, a length that is no number, or a byte that no line may hold.
-    #[error("it sent a message that is not of FreeSWITCH's event socket")]
+    #[error("the PBX sent a message that is not of FreeSWITCH's event socket")]
     Malformed,
     /// An answer to no command of ours.
-    #[error("it sent an answer to a command that was not sent")]
+    #[error("the PBX sent an answer to a command that was not sent")]
     UnexpectedAnswer,
     /// The lines or the body of a message are longer than their limit.
-    #[error("it sent a message that is longer than its limit")]
+    #[error("the PBX sent a message that is longer than its limit")]
     TooLong,
 }
 

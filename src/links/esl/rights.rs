@@ -1,4 +1,4 @@
-//! What an account of the event socket may do, and what a link lacks.
+//! The rights of an account of the event socket, and those that a link lacks.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ pub const EVENTS: [&str; 5] =
 /// The event that tells the Core-UUID.
 pub const JOB_EVENT: &str = "BACKGROUND_JOB";
 
-/// Whether an event only tells a link who listens.
+/// Whether a link needs the event only to see who listens.
 fn is_of_listeners(event: &str) -> bool {
     event == "CHANNEL_EXECUTE" || event.starts_with("MEDIA_BUG")
 }
@@ -47,7 +47,7 @@ impl AccountRights {
         self.api.as_ref().is_none_or(|api| api.contains(command))
     }
 
-    /// What the account lacks for a link of these terms: what FreeSWITCH refuses, what to grant, what does not work.
+    /// The rights that the account lacks for a link of these terms: each with what to grant and what does not work.
     #[must_use]
     pub fn missing(&self, terms: &LinkTerms) -> Vec<String> {
         let supervises = terms.supervisions != SupervisionsMode::Off;

@@ -38,7 +38,7 @@ pub struct Circumstances<'a> {
     pub mode: MembersMode,
     /// Whether a foreign member becomes a login session if its user may log in.
     pub adopts: bool,
-    /// Whether that is so in every mode, because an operator asked for it.
+    /// Whether a foreign member becomes a login session in every mode, because an operator asked for it.
     pub adopts_in_any_mode: bool,
     /// Whether the user of the member may log in to the queue now.
     pub may_log_in: bool,
@@ -49,7 +49,7 @@ pub struct Circumstances<'a> {
     pub adds: bool,
     /// Whether every other link of the organization has seen that the member is not there.
     pub is_absent_elsewhere: bool,
-    /// The time.
+    /// The time of the judgement.
     pub now: UnixMillis,
 }
 
@@ -92,7 +92,23 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether the step takes something away that the sidecar did not end itself: such steps have bounds.
+    /// The name of the step for operators and metrics. `None`: only a note of the sidecar changes.
+    #[must_use]
+    pub const fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Remove => Some("remove"),
+            Self::PauseFixed => Some("pause_fixed"),
+            Self::Add { .. } => Some("add"),
+            Self::SetPause(true) => Some("pause"),
+            Self::SetPause(false) => Some("resume"),
+            Self::BelievePause(_) => Some("believe_pause"),
+            Self::End(_) => Some("end_session"),
+            Self::Adopt { .. } => Some("adopt"),
+            Self::Confirm(_) | Self::NoteSeen { .. } | Self::NoteGone => None,
+        }
+    }
+
+    /// Whether the bounds of the link count the step: it takes something away that the sidecar did not end itself.
     #[must_use]
     pub fn is_bounded(&self, state: MemberState) -> bool {
         matches!(self, Self::End(_))
@@ -117,34 +133,34 @@ impl MemberJudgement {
     }
 }
 
-/// Compares the PBX with the login sessions. `member`: `None` if the PBX has no such member.
+/// Judges one member: compares the PBX with the login sessions. `member`: `None` if the PBX has no such member.
 #[must_use]
-pub fn judge(member: Option<&Member>, belief: &Belief, at: &Circumstances<'_>) -> MemberJudgement {
+pub fn judge(member: Option<&Member>, belief: &Belief, given: &Circumstances<'_>) -> MemberJudgement {
     match (belief, member) {
-        (Belief::Session(session), Some(member)) => of_both(session, member, at),
-        (Belief::Session(session), None) => of_session(session, at),
-        (Belief::Leaving, Some(member)) => of_leaving(member),
+        (Belief::Session(session), Some(member)) => judge_session_with_member(session, member, given),
+        (Belief::Session(session), None) => judge_session_without_member(session, given),
+        (Belief::Leaving, Some(member)) => judge_leaving(member),
         (Belief::Leaving, None) => MemberJudgement { state: None, step: Some(Step::NoteGone) },
-        (Belief::Nothing, Some(member)) => of_member(member, at),
+        (Belief::Nothing, Some(member)) => judge_foreign(member, given),
         (Belief::Nothing, None) => MemberJudgement::NOTHING,
     }
 }
 
-/// A session and its member are there: only the pause may differ.
-fn of_both(session: &BelievedSession, member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
-    let step = if !is_own(session, at) && session.confirmed.is_some() {
+/// The session and its member are there: only the pause may differ.
+fn judge_session_with_member(session: &BelievedSession, member: &Member, given: &Circumstances<'_>) -> MemberJudgement {
+    let step = if !is_confirmed_here(session, given) && session.confirmed.is_some() {
         // A member at two PBXs: the link that saw it first judges it.
         None
-    } else if session.confirmed.as_ref().is_none_or(|confirmed| confirmed.start.as_ref() != at.start) {
-        Some(Step::Confirm(Confirmation { link: at.link.into(), start: at.start.cloned() }))
+    } else if session.confirmed.as_ref().is_none_or(|confirmed| confirmed.start.as_ref() != given.start) {
+        Some(Step::Confirm(Confirmation { link: given.link.into(), start: given.start.cloned() }))
     } else {
-        pause_step(session, member, at)
+        pause_step(session, member, given)
     };
     MemberJudgement::of(MemberState::Confirmed, step)
 }
 
-/// The pause follows whoever changed it last: the sidecar until the PBX has it, then the PBX.
-fn pause_step(session: &BelievedSession, member: &Member, at: &Circumstances<'_>) -> Option<Step> {
+/// The last change of the pause counts: the session's until the member was seen with it, then the member's.
+fn pause_step(session: &BelievedSession, member: &Member, given: &Circumstances<'_>) -> Option<Step> {
     let is_equal = session.paused == member.paused;
     if is_equal && session.is_pause_seen && session.penalty == member.penalty {
         None
@@ -152,19 +168,19 @@ fn pause_step(session: &BelievedSession, member: &Member, at: &Circumstances<'_>
         Some(Step::NoteSeen { penalty: member.penalty })
     } else if !session.is_pause_seen || member.paused_by_link {
         Some(Step::SetPause(session.paused))
-    } else if at.is_changing {
+    } else if given.is_changing {
         None
     } else {
-        at.repairs().then_some(Step::BelievePause(member.paused))
+        given.repairs().then_some(Step::BelievePause(member.paused))
     }
 }
 
-/// A session without its member.
-fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgement {
-    let confirmation = session.confirmed.as_ref().filter(|_| is_own(session, at));
+/// The member of the session is not there: it was lost, it left, it never came, or it is to be added.
+fn judge_session_without_member(session: &BelievedSession, given: &Circumstances<'_>) -> MemberJudgement {
+    let confirmation = session.confirmed.as_ref().filter(|_| is_confirmed_here(session, given));
     let (state, step) = match (&session.confirmed, confirmation) {
         (_, Some(confirmation)) => {
-            let has_restarted = confirmation.start.as_ref().zip(at.start).is_some_and(|(before, now)| before != now);
+            let has_restarted = confirmation.start.as_ref().zip(given.start).is_some_and(|(before, now)| before != now);
             if has_restarted {
                 (MemberState::Lost, Step::Add { penalty: session.penalty, paused: session.paused })
             } else {
@@ -172,49 +188,49 @@ fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgem
             }
         }
         (None, None) if session.origin == Origin::Phone => {
-            let age_ms = at.now.0.saturating_sub(session.since.0);
-            if u128::from(age_ms) < MEMBER_UNCONFIRMED_MAX.as_millis() || !at.is_absent_elsewhere {
+            let age_ms = given.now.0.saturating_sub(session.since.0);
+            if u128::from(age_ms) < MEMBER_UNCONFIRMED_MAX.as_millis() || !given.is_absent_elsewhere {
                 return MemberJudgement::NOTHING;
             }
             (MemberState::Unconfirmed, Step::End(Cause::Unconfirmed))
         }
-        (None, None) if at.adds && at.is_absent_elsewhere => {
+        (None, None) if given.adds && given.is_absent_elsewhere => {
             (MemberState::Missing, Step::Add { penalty: session.penalty, paused: session.paused })
         }
         // Another link has seen the member, or another link adds it.
         _ => return MemberJudgement::NOTHING,
     };
-    MemberJudgement::of(state, Some(step).filter(|_| at.repairs() && !at.is_changing))
+    MemberJudgement::of(state, Some(step).filter(|_| given.repairs() && !given.is_changing))
 }
 
-/// A member whose session ended: it goes in every mode.
-fn of_leaving(member: &Member) -> MemberJudgement {
-    match removal(member) {
+/// The session ended and its member is still there: the member goes in every mode.
+fn judge_leaving(member: &Member) -> MemberJudgement {
+    match removal_step(member) {
         Some(step) => MemberJudgement::of(MemberState::Leaving, Some(step)),
-        // Paused is all that this member can be.
+        // A fixed member can only be paused, and it is.
         None => MemberJudgement { state: None, step: Some(Step::NoteGone) },
     }
 }
 
-/// A member without a session.
-fn of_member(member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
+/// The member has no session.
+fn judge_foreign(member: &Member, given: &Circumstances<'_>) -> MemberJudgement {
     // A member that is paused for good: its session ended, or it never had one. Only a login lifts the pause.
     if member.membership == Membership::Fixed && member.paused && member.paused_by_link {
         return MemberJudgement::NOTHING;
     }
     let adopted = || Step::Adopt { penalty: member.penalty, paused: member.paused };
-    let step = match removal(member) {
-        _ if at.is_changing => None,
-        _ if at.adopts_in_any_mode && at.may_log_in => Some(adopted()),
-        _ if at.mode != MembersMode::Enforce => None,
-        _ if at.adopts && at.may_log_in => Some(adopted()),
+    let step = match removal_step(member) {
+        _ if given.is_changing => None,
+        _ if given.adopts_in_any_mode && given.may_log_in => Some(adopted()),
+        _ if given.mode != MembersMode::Enforce => None,
+        _ if given.adopts && given.may_log_in => Some(adopted()),
         step => step,
     };
     MemberJudgement::of(MemberState::Foreign, step)
 }
 
-/// How the member is kept from taking calls. `None`: it already is.
-const fn removal(member: &Member) -> Option<Step> {
+/// The step that keeps the member from taking calls. `None`: it takes none.
+const fn removal_step(member: &Member) -> Option<Step> {
     match member.membership {
         Membership::Dynamic => Some(Step::Remove),
         Membership::Fixed if member.paused && member.paused_by_link => None,
@@ -223,8 +239,8 @@ const fn removal(member: &Member) -> Option<Step> {
 }
 
 /// Whether this link has seen the member of the session.
-fn is_own(session: &BelievedSession, at: &Circumstances<'_>) -> bool {
-    session.confirmed.as_ref().is_some_and(|confirmed| *confirmed.link == *at.link)
+fn is_confirmed_here(session: &BelievedSession, given: &Circumstances<'_>) -> bool {
+    session.confirmed.as_ref().is_some_and(|confirmed| *confirmed.link == *given.link)
 }
 
 impl Circumstances<'_> {

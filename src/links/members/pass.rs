@@ -43,6 +43,8 @@ pub struct QueuePass {
     pub differences: Vec<Difference>,
     /// The steps to carry out, each with its extension and its state.
     pub steps: Vec<(Box<str>, MemberJudgement)>,
+    /// The bounded steps that are left out, likewise.
+    pub held: Vec<(Box<str>, MemberJudgement)>,
     /// The number of members that the PBX has.
     pub members: usize,
     /// The number of login sessions.
@@ -81,7 +83,7 @@ pub fn pass<'a>(
     found.sessions = beliefs.values().filter(|belief| matches!(belief, Belief::Session(_))).count();
     found.members = queue.members.len() + queue.unparsed.len();
     if !resumed && !share.admits(bounds, bounded, found.members, found.sessions) {
-        found.steps.retain(|(_, judgement)| !is_bounded(judgement));
+        (found.held, found.steps) = found.steps.into_iter().partition(|(_, judgement)| is_bounded(judgement));
         found.stopped = bounded;
     }
     found

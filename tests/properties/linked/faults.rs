@@ -2,6 +2,7 @@
 
 use super::pbx::{Key, ModelPbx, PbxMember};
 use super::world::{ORGANIZATIONS, QUEUES, Work, World, extension, keys};
+use queuewarden::config::links::MembersMode;
 use queuewarden::links::command::PollKind;
 
 /// Another program, or a phone, adds a member.
@@ -63,7 +64,7 @@ fn work(world: &mut World) {
     let kind = match world.random.below(12) {
         0 => PollKind::Adopt,
         1 => PollKind::Resume,
-        2 => PollKind::DryRun,
+        2 => PollKind::DryRun([None, Some(MembersMode::Enforce)][world.random.below(2)]),
         _ => PollKind::Regular,
     };
     let what = match world.random.below(4) {

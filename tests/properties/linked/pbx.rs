@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use queuewarden::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use queuewarden::links::members::pass::PolledQueue;
 use queuewarden::links::members::{Member, MemberKey, Membership, PbxStart};
+use queuewarden::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use queuewarden::links::supervisions::Listener;
 
 /// The number of a queue and the extension of a member.

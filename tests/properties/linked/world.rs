@@ -14,13 +14,14 @@ use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{CommitObserver, Gate, OperatorName};
-use queuewarden::links::beliefs::{GateBeliefs, LinkHost};
 use queuewarden::links::command::PollKind;
-use queuewarden::links::connection::LinkError;
+use queuewarden::links::gate_beliefs::{GateBeliefs, LinkHost};
 use queuewarden::links::members::MemberKey;
+use queuewarden::links::pbx_connection::LinkError;
+use queuewarden::links::reconciler::beliefs::{BeliefChange, Beliefs};
+use queuewarden::links::reconciler::{LinkMemory, Reconciler};
 use queuewarden::links::sightings::Sightings;
 use queuewarden::links::status::LinkStatus;
-use queuewarden::links::work::{BeliefChange, Beliefs, LinkMemory, LinkWork};
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -84,7 +85,7 @@ pub struct ModelLink {
     terms: &'static LinkTerms,
     status: &'static LinkStatus,
     sightings: Arc<Sightings>,
-    work: Option<LinkWork<'static, ModelConnection, GateBeliefs>>,
+    reconciler: Option<Reconciler<'static, ModelConnection, GateBeliefs>>,
     memory: LinkMemory,
     /// The times of its bounded steps.
     undone: VecDeque<u64>,
@@ -201,7 +202,7 @@ impl World {
     /// The sidecar ends, `meanwhile` happens, and the sidecar starts again.
     pub fn restart(&mut self, meanwhile: impl FnOnce(&mut Self)) {
         let before = [0, 1].map(|organization| self.view(organization));
-        self.links.iter_mut().for_each(|link| link.work = None);
+        self.links.iter_mut().for_each(|link| link.reconciler = None);
         assert!(self.host.gate.close_store(Duration::from_secs(STORE_SECONDS_MAX)), "the store does not close");
         meanwhile(self);
         self.start();
@@ -295,10 +296,10 @@ impl World {
         let links = || self.links.iter().filter(|link| link.organization == organization);
         let mut beliefs = BTreeMap::new();
         if let Some(known) = policy.organization(name) {
-            let members = gate.members(name, known.id);
+            let linked = gate.linked(name, known.id);
             for link in links() {
                 for (queue, extension) in keys() {
-                    let belief = members.of(&MemberKey::new(queue, &extension), link.name);
+                    let belief = linked.belief(&MemberKey::new(queue, &extension), link.name);
                     beliefs.insert(((queue.to_owned(), extension), link.name.to_owned()), belief);
                 }
             }
@@ -330,7 +331,8 @@ impl World {
         }
         let host = Arc::clone(&self.host);
         if self.runtime.block_on(link.work(host, what)).is_err() {
-            link.memory = link.work.take().map_or_else(|| std::mem::take(&mut link.memory), LinkWork::into_memory);
+            link.memory =
+                link.reconciler.take().map_or_else(|| std::mem::take(&mut link.memory), Reconciler::into_memory);
         }
         let (start, queues) = {
             let state = link.pbx.state();
@@ -381,22 +383,22 @@ pub enum Work {
 
 impl ModelLink {
     async fn work(&mut self, host: Arc<Host>, what: &Work) -> Result<(), LinkError> {
-        if self.work.is_none() {
+        if self.reconciler.is_none() {
             let organization = ORGANIZATIONS[self.organization];
             let beliefs = GateBeliefs::new(host, organization, self.name, Arc::clone(&self.sightings)).unwrap();
             let memory = std::mem::take(&mut self.memory);
-            let work = LinkWork::new(self.pbx.connect(), beliefs, self.terms, self.status, memory);
-            self.work.insert(work).begin().await?;
+            let reconciler = Reconciler::new(self.pbx.connect(), beliefs, self.terms, self.status, memory);
+            self.reconciler.insert(reconciler).begin().await?;
         }
-        let Some(work) = &mut self.work else { return Ok(()) };
+        let Some(reconciler) = &mut self.reconciler else { return Ok(()) };
         match what {
-            Work::Poll(kind) => work.poll(*kind).await,
-            Work::Look((queue, extension)) => work.settle(&MemberKey::new(queue, extension)).await,
+            Work::Poll(kind) => reconciler.poll(*kind).await,
+            Work::Look((queue, extension)) => reconciler.reconcile(&MemberKey::new(queue, extension)).await,
             Work::Changes => {
-                while let Some(change) = work.beliefs().changed().now_or_never() {
+                while let Some(change) = reconciler.beliefs().changed().now_or_never() {
                     match change {
-                        BeliefChange::Member(key) => work.settle(&key).await?,
-                        BeliefChange::Missed => work.poll(PollKind::Regular).await?,
+                        BeliefChange::Member(key) => reconciler.reconcile(&key).await?,
+                        BeliefChange::Missed => reconciler.poll(PollKind::Regular).await?,
                         BeliefChange::Any => {}
                     }
                 }
@@ -431,7 +433,7 @@ fn new_link(
         terms: Box::leak(Box::new(terms)),
         status: Box::leak(Box::new(LinkStatus::new(name, metrics().link(name), None))),
         sightings: Arc::new(Sightings::new(vec![])),
-        work: None,
+        reconciler: None,
         memory: LinkMemory::default(),
         undone: VecDeque::new(),
         share: BTreeMap::new(),

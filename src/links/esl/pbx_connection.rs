@@ -1,8 +1,8 @@
 //! What a link asks of FreeSWITCH and changes there: the members of mod_callcenter, calls of its queues, and channels
 //! that listen to others.
 //!
-//! FreeSWITCH pauses an agent in all queues at once, and an agent without a tier is logged out, as the shipped dialplan
-//! does it.
+//! FreeSWITCH pauses an agent in all queues at once. The link logs an agent out when the last tier is removed, as the
+//! shipped dialplan does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::links::LinkTerms;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::esl::connection::{EslConnection, QueuedAgent, Tables, table};
 use crate::links::esl::event::{is_channel_id, quoted};
-use crate::links::esl::truth::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
+use crate::links::esl::tables::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::supervisions::{HeardCall, Listener};
 use crate::telephony::SupervisionMode;
 
-/// The user of a channel, as far as FreeSWITCH says.
+/// The user of a channel. `None`: FreeSWITCH does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ChannelUser {
     name: Option<String>,
@@ -27,7 +27,8 @@ struct ChannelUser {
 }
 
 impl ChannelUser {
-    /// The name, with the domain if that is not one of the organization's: the name is then of somebody else.
+    /// The name; followed by `@` and the domain if the domain is not of the organization, so that the name is no
+    /// extension.
     fn name_among(&self, domains: &[Box<str>]) -> Option<Box<str>> {
         let name = self.name.as_deref()?;
         let domain = self.domain.as_deref().filter(|_| self.is_foreign(domains));
@@ -47,10 +48,10 @@ fn is_among(domain: &str, domains: &[Box<str>]) -> bool {
     domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
 }
 
-/// What a channel that listens hears if it may hear any channel.
+/// The argument of `eavesdrop` that lets a channel hear any other.
 const ANY_CHANNEL: &str = "all";
 
-/// The member that an agent with a tier of this level is. `None`: the agent is logged out.
+/// An agent with a tier of this level, as a member. `None`: the agent is logged out.
 fn member_of(status: AgentStatus, level: u32) -> Option<Member> {
     let paused = status == AgentStatus::OnBreak;
     // mod_callcenter counts levels from 1, a penalty begins at 0.
@@ -93,10 +94,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn begin_poll(&mut self) -> Result<(), LinkError> {
-        let queues = self.callcenter(&["queue list"], truth::queues).await?;
+        let queues = self.callcenter(&["queue list"], tables::queues).await?;
         let mut tables = Tables::default();
         tables.queues.extend(queues.into_iter().map(|queue| (queue, BTreeMap::new())));
-        for tier in self.callcenter(&["tier list"], truth::tiers).await? {
+        for tier in self.callcenter(&["tier list"], tables::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
                 // Two commands at the same time can add a tier twice; one command deletes both.
@@ -130,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
 
     async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], truth::tiers).await?;
+        let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], tables::tiers).await?;
         let tier = tiers.into_iter().find(|tier| *tier.queue == *queue && *tier.agent == *agent);
         if let Some(agents) = self.tables.queues.get_mut(&*queue) {
             match &tier {
@@ -148,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             let is_queue = self.tables.queues.contains_key(&*queue);
             return Ok(if is_queue { SoughtMember::Absent } else { SoughtMember::NoQueue });
         };
-        let status = self.callcenter(&["agent get status ", &quoted(&agent)], truth::status).await?;
+        let status = self.callcenter(&["agent get status ", &quoted(&agent)], tables::status).await?;
         let member = status.and_then(|status| member_of(status, tier.level));
         Ok(member.map_or(SoughtMember::Absent, SoughtMember::There))
     }
@@ -189,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             self.tables.queues.iter().filter(|(_, agents)| has_call(agents)).map(|(queue, _)| queue.clone()).collect();
         let mut channels = vec![];
         for queue in busy.iter().filter(|queue| self.names.queues.number_of(queue).is_some()) {
-            for caller in self.callcenter(&["queue list members ", &quoted(queue)], truth::answered_callers).await? {
+            for caller in self.callcenter(&["queue list members ", &quoted(queue)], tables::answered_callers).await? {
                 channels.extend(self.variable_of(&caller, "cc_agent_uuid").await?.map(Box::from));
             }
         }
@@ -201,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             return Ok(None);
         }
         let answer = self.ask(&["api show channels as json"]).await?;
-        let mut channels = truth::listening_channels(&answer).map_err(|error| table(&error))?;
+        let mut channels = tables::listening_channels(&answer).map_err(|error| table(&error))?;
         // The list is some milliseconds behind the channels.
         channels.extend(std::mem::take(&mut self.said_to_listen));
         channels.sort_unstable();
@@ -210,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for channel in channels {
             let Some((listener, heard)) = self.listener(channel).await? else { continue };
             let channel = listener.channel.clone();
-            // A channel that went on to another has stopped first: the next look finds it anew.
+            // A channel that hears another call than before counts as stopped now, and as started at the next look.
             if before.get(&channel).is_none_or(|before| *before == heard) {
                 listeners.push(listener);
                 self.listened_to.insert(channel, heard);
@@ -221,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         Ok(Some(listeners))
     }
 
-    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<HeardCall>, LinkError> {
         let channel = &listener.channel;
         let application = self.variable_of(channel, "current_application").await?.unwrap_or_default();
         let target = self.variable_of(channel, "current_application_data").await?.unwrap_or_default();
@@ -229,13 +230,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             "eavesdrop" => self.mode_of(channel).await?,
             "native_eavesdrop" => SupervisionMode::Listen,
             "three_way" => SupervisionMode::Barge,
-            // Whom it will hear is not known yet.
+            // `userspy` waits for a call of its target.
             _ => return Ok(None),
         };
         let queue = self.variable_of(&target, "cc_queue").await?;
         let number = queue.as_deref().map(|queue| self.names.queues.number_of(queue).map(Box::from));
-        // A queue of others is not the same as no queue.
-        Ok((number != Some(None)).then(|| Heard { mode, queue: number.flatten() }))
+        // A queue of another organization is not the same as no queue.
+        Ok((number != Some(None)).then(|| HeardCall { mode, queue: number.flatten() }))
     }
 
     async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {
@@ -258,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         self.ask(&whole).await
     }
 
-    /// Asks mod_callcenter for something that `read` reads.
+    /// Asks mod_callcenter, and reads the answer with `read`.
     async fn callcenter<T>(
         &mut self,
         command: &[&str],
@@ -280,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
     async fn remove(&mut self, key: &MemberKey, queue: &str, agent: &str) -> Result<ActionOutcome, LinkError> {
         let removed = outcome(&self.ask_callcenter(&["tier del ", queue, " ", agent]).await?);
         if removed == ActionOutcome::Done {
-            let tiers = self.callcenter(&["tier list"], truth::tiers).await?;
+            let tiers = self.callcenter(&["tier list"], tables::tiers).await?;
             let name = self.names.agents.name_of(&key.extension);
             if !tiers.iter().any(|tier| *tier.agent == *name) {
                 return self.set_status(agent, AgentStatus::LoggedOut).await;
@@ -300,12 +301,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
 
     /// A variable of a channel. `None`: it is not set, or the channel is gone.
     async fn variable_of(&mut self, channel: &str, variable: &str) -> Result<Option<String>, LinkError> {
-        // What an application was given need not be a channel.
+        // The argument of an application need not be a channel.
         if !is_channel_id(channel) {
             return Ok(None);
         }
         let answer = self.ask(&["api uuid_getvar ", channel, " ", variable]).await?;
-        truth::variable(&answer).map_err(|error| table(&error))
+        tables::variable(&answer).map_err(|error| table(&error))
     }
 
     /// The user of a channel: who called, or who was called.
@@ -319,7 +320,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         Ok(ChannelUser { name, domain })
     }
 
-    /// What the variables of a channel let its `eavesdrop` do at most. Unless they are off, its keys change the mode.
+    /// The deepest mode that the variables of a channel let its `eavesdrop` use. With keys on, the listener can choose
+    /// any mode.
     async fn mode_of(&mut self, channel: &str) -> Result<SupervisionMode, LinkError> {
         const SPEAKS_TO_CALLER: [&str; 3] =
             ["eavesdrop_whisper_aleg", "eavesdrop_bridge_aleg", "eavesdrop_bridge_bleg"];
@@ -358,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
             && (target.is_foreign(domains) || supervisor.is_foreign(domains))
             && !target.is_own(domains)
             && !supervisor.is_own(domains);
-        // It may go on to listen when its target has a call, and no event says so.
+        // `userspy` begins to listen when its target has a call, and no event says so.
         self.said_to_listen.insert(channel.clone());
         let (supervisor, target) = (supervisor.name_among(domains), target.name_among(domains));
         Ok((!concerns_others_only).then_some((Listener { channel, supervisor, target }, data)))

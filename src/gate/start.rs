@@ -1,4 +1,4 @@
-//! The start of a gate: reads the login sessions that an earlier process saved.
+//! The start of a gate: reads the login sessions and supervisions that an earlier process stored.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ struct Restorer<'g> {
     /// When the last commit was made: a clock that was set back since must not prolong a lease.
     last_commit: UnixMillis,
     restored: RestoredSessions,
-    /// Records that differ from the tables now, as they should be.
+    /// The records that the store has to get, because the tables differ from the stored ones.
     outdated: Vec<UserRecord>,
 }
 

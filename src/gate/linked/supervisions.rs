@@ -5,9 +5,10 @@ use crate::decision::Decision;
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
-use crate::gate::members::Members;
-use crate::limits::SUPERVISION_SECONDS_MAX;
+use crate::gate::linked::LinkedOrganization;
+use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_SECONDS_MAX};
 use crate::policy::decide::decide;
+use crate::policy::directory::Directory;
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -28,7 +29,7 @@ pub struct AllowedSupervision {
     pub since: UnixMillis,
 }
 
-/// A channel that listens and that no supervision has.
+/// A channel that listens, as a link has seen it.
 #[derive(Clone, Copy, Debug)]
 pub struct UnknownListener<'a> {
     /// The unique id of the channel that listens.
@@ -39,21 +40,39 @@ pub struct UnknownListener<'a> {
     pub target: Option<&'a str>,
 }
 
-impl Members<'_> {
+/// The supervision by the names of today. A target who was removed has none; the channel that asked tells more.
+fn named(directory: &Directory, supervision: &Supervision) -> AllowedSupervision {
+    let extension = |user| directory.user(user).map(|user| Box::<str>::from(user.extension()));
+    AllowedSupervision {
+        number: supervision.number,
+        channel: supervision.channel.clone(),
+        supervisor: extension(supervision.supervisor).unwrap_or_default(),
+        target: supervision.target.and_then(extension),
+        since: UnixMillis(supervision.since.0.saturating_mul(1_000)),
+    }
+}
+
+impl LinkedOrganization<'_> {
     /// The supervisions that run.
     #[must_use]
     pub fn supervisions(self) -> Vec<AllowedSupervision> {
         let Some(locked) = self.lock() else { return vec![] };
         let Some(organization) = &locked.organization else { return vec![] };
-        let directory = &organization.directory;
-        let allowed = |supervision: &Supervision| AllowedSupervision {
-            number: supervision.number,
-            channel: supervision.channel.clone(),
-            supervisor: directory.extension(supervision.supervisor).into(),
-            target: supervision.target.map(|target| directory.extension(target).into()),
-            since: UnixMillis(supervision.since.0.saturating_mul(1_000)),
+        locked.table.supervisions.running().map(|running| named(&organization.directory, running)).collect()
+    }
+
+    /// The supervisions that a reload or an operator ended at most [`SUPERVISION_CLAIM_MAX`] after they were allowed:
+    /// the PBX may begin to listen for them after their ends.
+    #[must_use]
+    pub fn withdrawn_supervisions(self, now: UnixMillis) -> Vec<AllowedSupervision> {
+        let Some(locked) = self.lock() else { return vec![] };
+        let Some(organization) = &locked.organization else { return vec![] };
+        let withdrawn = locked.table.supervisions.withdrawn();
+        let withdrawn = withdrawn.map(|withdrawn| named(&organization.directory, withdrawn));
+        let is_recent = |withdrawn: &AllowedSupervision| {
+            u128::from(now.0.saturating_sub(withdrawn.since.0)) <= SUPERVISION_CLAIM_MAX.as_millis()
         };
-        locked.table.supervisions.running().map(allowed).collect()
+        withdrawn.filter(is_recent).collect()
     }
 
     /// A channel listens for the supervision with this number, so it goes on after a restart.

@@ -7,11 +7,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::limits::LINK_LIST_ITEMS_MAX;
-use crate::links::command::{LinkCommand, Planned, PollKind};
-use crate::links::connection::LinkError;
+use crate::links::command::{LinkCommand, PlannedStep, PollKind};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::MemberJudgement;
 use crate::links::members::pass::QueuePass;
+use crate::links::pbx_connection::LinkError;
 use crate::links::status::PollReport;
 
 /// A poll that is under way.
@@ -20,17 +20,17 @@ pub(super) struct Poll {
     /// What the poll is for.
     pub(super) kind: PollKind,
     /// The queues that the link has not asked for, in the order of the directory.
-    pub(super) queues: VecDeque<Box<str>>,
+    pub(super) queues_left: VecDeque<Box<str>>,
     /// When the link may ask for the next queue.
     pub(super) next_at: Instant,
     /// What the queues so far have.
     pub(super) report: PollReport,
     /// The members to look at when every queue is known.
-    pub(super) found: VecDeque<MemberKey>,
+    pub(super) members_left: VecDeque<MemberKey>,
     /// The steps for the operator who asked.
-    planned: Vec<Planned>,
+    planned: Vec<PlannedStep>,
     /// Receives those steps when they are carried out. `None`: no operator asked.
-    reply: Option<oneshot::Sender<Vec<Planned>>>,
+    reply: Option<oneshot::Sender<Vec<PlannedStep>>>,
 }
 
 impl Poll {
@@ -43,10 +43,10 @@ impl Poll {
     pub(super) fn of(kind: PollKind) -> Self {
         Self {
             kind,
-            queues: VecDeque::new(),
+            queues_left: VecDeque::new(),
             next_at: Instant::now(),
             report: PollReport::default(),
-            found: VecDeque::new(),
+            members_left: VecDeque::new(),
             planned: vec![],
             reply: None,
         }
@@ -67,23 +67,30 @@ impl Poll {
     }
 
     /// Takes note of a member to look at.
-    pub(super) fn found(&mut self, key: MemberKey, judgement: &MemberJudgement) {
+    pub(super) fn note_member(&mut self, key: MemberKey, judgement: &MemberJudgement) {
         if self.reply.is_some() {
-            self.planned.extend(Planned::of(&key, judgement));
+            self.planned.extend(PlannedStep::of(&key, judgement));
         }
-        if self.kind != PollKind::DryRun {
-            self.found.push_back(key);
+        if !self.kind.is_dry_run() {
+            self.members_left.push_back(key);
+        }
+    }
+
+    /// Takes note of a step that the share bound holds back.
+    pub(super) fn note_held(&mut self, key: &MemberKey, judgement: &MemberJudgement) {
+        if self.reply.is_some() {
+            self.planned.extend(PlannedStep::held(key, judgement));
         }
     }
 
     /// Takes note of the members of a queue that cannot become sessions.
-    pub(super) fn not_adopted(&mut self, queue: &str, found: &QueuePass) {
-        self.planned.extend(Planned::not_adopted(queue, found));
+    pub(super) fn note_not_adopted(&mut self, queue: &str, found: &QueuePass) {
+        self.planned.extend(PlannedStep::not_adopted(queue, found));
     }
 
     /// Whether every queue is known and every step is carried out.
     pub(super) fn is_done(&self) -> bool {
-        self.queues.is_empty() && self.found.is_empty()
+        self.queues_left.is_empty() && self.members_left.is_empty()
     }
 
     /// Answers to the operator.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Beliefs, LinkWork, MemberBelief};
 use crate::links::command::PollKind;
-use crate::links::connection::PbxConnection;
 use crate::links::members::bounds::UndoShare;
 use crate::links::members::judge::Circumstances;
 use crate::links::members::pass::{PolledQueue, QueuePass, pass};
 use crate::links::members::{Belief, MemberKey};
+use crate::links::pbx_connection::PbxConnection;
+use crate::links::reconciler::Reconciler;
+use crate::links::reconciler::beliefs::{Beliefs, MemberBelief};
 
-impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
+impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
     pub(super) fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
@@ -19,8 +20,8 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
                 known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
             }
         }
-        for (extension, known) in &known {
-            self.plan_next_look(&MemberKey::new(queue, extension), known);
+        for (extension, known) in known.iter().filter(|_| !kind.is_trial(self.terms.members)) {
+            self.plan_later_judgement(&MemberKey::new(queue, extension), known);
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {
@@ -42,7 +43,7 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
         Circumstances {
             link: &self.terms.name,
             start: self.start.as_ref(),
-            mode: self.terms.members,
+            mode: kind.mode(self.terms.members),
             adopts: self.terms.adopts || is_adopting,
             adopts_in_any_mode: is_adopting,
             may_log_in: known.may_log_in,

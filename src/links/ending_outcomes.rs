@@ -1,7 +1,7 @@
 //! What became of queue members and listening channels after a command ended their login sessions or supervisions, in
 //! words for the operator (TRUTH 2).
 //!
-//! The outcome is waited for at most [`MEMBER_OUTCOME_MAX`]: a link looks at a member some 300 ms after its session
+//! A command waits at most [`MEMBER_OUTCOME_MAX`] for the outcome: a link looks at a member 300 ms after its session
 //! ended.
 
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::links::{Link, Links};
 /// Pause between two looks at what the links did.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What is said of an organization without a link.
+/// The outcome in an organization without a link.
 const NO_LINK: &str = "no link";
 
-/// The links of one organization, from before a command ended something until what became of it is known.
+/// The outcomes of one command at the PBXs of its organization.
 #[derive(Debug)]
-pub struct Aftermath {
+pub struct EndingOutcomes {
     organization: String,
+    /// The links of the organization, each with the point in its acts before the command.
     links: Vec<(Arc<Link>, ActMark)>,
 }
 
@@ -40,8 +41,8 @@ pub struct EndedSupervision<'a> {
     pub target: Option<&'a str>,
 }
 
-impl Aftermath {
-    /// To be made before the command ends anything.
+impl EndingOutcomes {
+    /// Notes what each link has done so far. Called before the command ends anything.
     #[must_use]
     pub fn begin(links: &Links, organization: &str) -> Self {
         let own = links.all().filter(|link| *link.terms().organization == *organization);
@@ -49,13 +50,13 @@ impl Aftermath {
         Self { organization: organization.to_owned(), links }
     }
 
-    /// What became of the members of ended sessions, one list for each member and one text for each link.
+    /// What became of the members of ended sessions: a list for each member, with a text for each link.
     pub async fn of_members(&self, gate: &Gate, keys: &[MemberKey]) -> Vec<Vec<String>> {
         let outcome = |link: &Link, mark, key: &MemberKey| self.member_outcome(gate, link, mark, key);
         self.of_all(keys, |_| true, outcome, |link| format!("{} has not removed it yet", link.terms().name)).await
     }
 
-    /// What became of the listening channels of ended supervisions, one list for each and one text for each link.
+    /// What became of the channels of ended supervisions: a list for each supervision, with a text for each link.
     pub async fn of_supervisions(&self, ended: &[EndedSupervision<'_>]) -> Vec<Vec<String>> {
         let sees = |link: &Link| link.terms().supervisions != SupervisionsMode::Off;
         self.of_all(ended, sees, supervision_outcome, |link| format!("{} sees no such listener", link.terms().name))
@@ -103,7 +104,7 @@ impl Aftermath {
             return Some(format!("removed from {name}"));
         }
         let id = gate.policy().organization(&*self.organization)?.id;
-        match gate.members(&self.organization, id).of(key, name) {
+        match gate.linked(&self.organization, id).belief(key, name) {
             Belief::Session(_) => Some("logged in again".to_owned()),
             Belief::Nothing => Some(format!("no member at {name}")),
             Belief::Leaving if !link.status.is_up() => Some(format!("{name} is down, will be removed")),

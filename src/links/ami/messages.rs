@@ -1,9 +1,10 @@
-//! What Asterisk says about members, channels and itself: the messages of its answers and events as values. No sockets.
+//! What the messages of Asterisk say about members, channels and Asterisk itself: answers and events as values. No
+//! sockets.
 //!
-//! An event about a member says where to look, and the list of `QueueStatus` says what is there. Who listens to whom
-//! stands in the events alone: the list of `Status` names the channel that was asked for, which is not always the one
-//! that is heard, and not the channels that an ARI application has listen. Nobody forges these events: an event of a
-//! dialplan or an AGI script begins with a name of its own.
+//! An event about a member says where to look; the list of `QueueStatus` says what is there. Only the events say who
+//! listens to whom: the list of `Status` has the channel that `ChanSpy` was asked to hear, which is not always the
+//! channel that it hears, and lacks the target of a channel that an ARI application lets listen. Nobody can forge these
+//! events: an event that a dialplan or an AGI script sends has another name in its first line.
 
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::members::{Member, Membership, PbxStart};
@@ -51,7 +52,7 @@ pub struct ChannelStatus {
     pub data: Box<[u8]>,
 }
 
-/// The beginning of the names of the channels that an ARI application has listen.
+/// The names of channels that an ARI application lets listen begin with this.
 const SNOOP: &[u8] = b"Snoop/";
 
 impl ChannelStatus {
@@ -72,7 +73,7 @@ impl ChannelStatus {
         (*self.application == *b"Queue").then(|| self.argument(0)).filter(|queue| !queue.is_empty())
     }
 
-    /// What the options of `ChanSpy` let the channel do at most.
+    /// The deepest mode that the options of `ChanSpy` let the channel use.
     #[must_use]
     pub fn mode(&self) -> SupervisionMode {
         let mut depth = 0_usize;
@@ -123,8 +124,8 @@ pub enum AmiEvent {
     Other,
 }
 
-/// Reads an event. A message of a kind that a link needs without one of the keys of its kind is `Other`: the next poll
-/// finds what it was about.
+/// Reads an event. An event that lacks a key that the link needs is [`AmiEvent::Other`]: the next poll finds the
+/// change.
 ///
 /// # Errors
 ///
@@ -144,7 +145,7 @@ pub fn event(message: AmiMessage<'_>) -> Result<AmiEvent, AmiProtocolError> {
             .transpose()?,
         b"ChanSpyStop" => filled("SpyerUniqueid")?.map(AmiEvent::SpyStopped),
         b"AttendedTransfer" if matches!(message.value("DestApp")?, Some(b"ChanSpy" | b"ExtenSpy")) => {
-            // The call that was transferred decides which of the two the other phone is.
+            // Which of the two keys has the phone that listens now depends on the call that was transferred.
             filled("TransfereeUniqueid")?.or(filled("TransferTargetUniqueid")?).map(AmiEvent::SpyTransferred)
         }
         b"FullyBooted" => Some(AmiEvent::Booted),

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
-use crate::config::asterisk::NamePattern;
+use crate::config::link_names::NamePattern;
 use crate::config::process::Secret;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
-use crate::links::names::Names;
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::names::PbxNames;
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::supervisions::{HeardCall, Listener};
 use crate::telephony::SupervisionMode;
 
 const AGENT_HEADING: &str = "name|instance_id|uuid|type|contact|status|state|max_no_answer|wrap_up_time|\
@@ -167,8 +167,8 @@ fn framed(event: &str) -> String {
 fn names() -> FreeswitchNames {
     let pattern = || NamePattern::parse("%@pbx.test").unwrap();
     FreeswitchNames {
-        agents: Names::new(pattern(), [("1002".into(), "agent two".into())]),
-        queues: Names::new(pattern(), [("601".into(), "sales".into())]),
+        agents: PbxNames::new(pattern(), [("1002".into(), "agent two".into())]),
+        queues: PbxNames::new(pattern(), [("601".into(), "sales".into())]),
     }
 }
 
@@ -409,7 +409,7 @@ async fn what_a_listener_hears_is_what_its_channel_lets_it_do() {
         .variables("barge", &[("eavesdrop_whisper_aleg", "true"), ("eavesdrop_whisper_bleg", "true")])
         .variables("leg-1", &[("cc_queue", "600@pbx.test")])
         .variables("leg-9", &[("cc_queue", "600@elsewhere")]);
-    let heard = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+    let heard = |mode, queue: Option<&str>| Some(HeardCall { mode, queue: queue.map(Into::into) });
     connected(&script, async |connection| {
         for (channel, expected) in [
             ("keys", heard(SupervisionMode::Barge, Some("600"))),

@@ -33,7 +33,7 @@ pub enum TableError {
     #[error("FreeSWITCH answered `{0}`")]
     Refused(Box<str>),
     /// The answer is not the expected table.
-    #[error("FreeSWITCH sent what cannot be read")]
+    #[error("FreeSWITCH sent an answer that cannot be read")]
     Unreadable,
 }
 
@@ -157,7 +157,7 @@ pub fn answered_callers(answer: &[u8]) -> Result<Vec<Box<str>>, TableError> {
     Ok(rows(&text, &CALLER_COLUMNS)?.iter().filter_map(channel).collect())
 }
 
-/// The text of an answer. What is not UTF-8, like the name of a caller, becomes another text that names nobody.
+/// The text of an answer. Bytes that are not UTF-8, as in the name of a caller, are replaced: they name nobody.
 fn answer_text(answer: &[u8]) -> Result<Cow<'_, str>, TableError> {
     let text = String::from_utf8_lossy(answer);
     if text.starts_with("-ERR") {

@@ -1,4 +1,4 @@
-//! A link as an operator sees it.
+//! A link as an operator sees it: the rows of `queuewarden links` and of the admin API.
 
 use std::collections::BTreeMap;
 
@@ -38,21 +38,21 @@ pub struct LinkRow {
     pub stopped: Vec<String>,
     /// Why the connection could not be opened, or broke last. `None`: it was opened at once, and never broke.
     pub last_error: Option<String>,
-    /// When, in seconds since 1970.
+    /// When the connection could not be opened or broke, in seconds since 1970. `None`: as for `last_error`.
     pub last_error_unix_seconds: Option<u64>,
     /// What an operator last asked of the link: `reconcile`, `dry-run`, `adopt` or `resume`. `None`: nothing yet.
     #[serde(default)]
     pub last_command: Option<String>,
-    /// The operator who asked.
+    /// The operator who asked. `None`: as for `last_command`.
     #[serde(default)]
     pub last_command_by: Option<String>,
-    /// When the operator asked, in seconds since 1970.
+    /// When the operator asked, in seconds since 1970. `None`: as for `last_command`.
     #[serde(default)]
     pub last_command_unix_seconds: Option<u64>,
 }
 
 impl LinkRow {
-    /// A link of which no poll is known.
+    /// A row without the results of a poll.
     fn new(name: &str, kind: &str, address: String, times: &LinkTimes) -> Self {
         let (last_error, last_error_at) = times.last_error.clone().unzip();
         Self {

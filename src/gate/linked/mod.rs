@@ -1,7 +1,10 @@
-//! The queue members of one organization as its links see and change them: what the login sessions say, and what a
-//! link found out at the PBX (TRUTH 2).
+//! One organization as its links see and change it: its queue members here, its supervisions in [`supervisions`], its
+//! calls in `calls` (TRUTH 2).
 //!
 //! Everything that a link changes here happened at the PBX already, so it happens whether the disk works or not.
+
+mod calls;
+pub mod supervisions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -22,12 +25,8 @@ use crate::policy::directory::User;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::Question;
 use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote, MemberObserver};
-use crate::sessions::record::key_of;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{Ground, Moment, OrganizationId, Origin, QueueId, QueueSet, UserId};
-
-/// The id of a user who was removed.
-const NOBODY: UserId = UserId(u32::MAX);
 
 /// Sends the members whose sessions change to the links of one organization.
 #[derive(Debug)]
@@ -46,24 +45,24 @@ impl MemberObserver for MemberChanges {
     }
 }
 
-/// The members of one organization.
+/// One organization, for its links.
 #[derive(Clone, Copy, Debug)]
-pub struct Members<'g> {
-    pub(super) state: &'g GateState,
-    pub(super) organization: &'g str,
-    pub(super) id: OrganizationId,
+pub struct LinkedOrganization<'g> {
+    state: &'g GateState,
+    organization: &'g str,
+    id: OrganizationId,
 }
 
-/// The table of the organization, locked, and the organization as the table knows it. After a reload removed the
-/// organization, only the members that its sessions left behind are there.
-pub(super) struct Locked<'g> {
-    pub(super) table: MutexGuard<'g, SessionTable>,
-    pub(super) organization: Option<Arc<Organization>>,
+/// The session table of an organization, locked, with the organization of the table's policy. `None`: a reload removed
+/// the organization, and the table only has the members that its sessions left behind.
+struct LockedOrganization<'g> {
+    table: MutexGuard<'g, SessionTable>,
+    organization: Option<Arc<Organization>>,
 }
 
-impl Locked<'_> {
+impl LockedOrganization<'_> {
     /// The user and the queue that have these names today.
-    pub(super) fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
+    fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
         let directory = &self.organization.as_ref()?.directory;
         // By extension only: the id of a user may be the extension of another.
         let user = directory.user_named(&*key.extension).filter(|user| user.extension() == &*key.extension)?;
@@ -76,13 +75,13 @@ impl Locked<'_> {
     }
 }
 
-impl<'g> Members<'g> {
+impl<'g> LinkedOrganization<'g> {
     pub(super) const fn new(state: &'g GateState, organization: &'g str, id: OrganizationId) -> Self {
         Self { state, organization, id }
     }
 
-    /// Receives the member of every login session that begins, ends, or is paused or resumed. `None`: the policy has no
-    /// such organization.
+    /// Subscribes to changes: receives the member of every login session that begins, ends, or is paused or resumed.
+    /// `None`: the policy has no such organization.
     #[must_use]
     pub fn watch(self) -> Option<broadcast::Receiver<MemberKey>> {
         let mut locked = self.lock()?;
@@ -113,7 +112,7 @@ impl<'g> Members<'g> {
     /// The sessions of the queue with this number, and the ended ones whose members this link has not seen gone, by
     /// extension.
     #[must_use]
-    pub fn of_queue(self, number: &str, link: &str) -> BTreeMap<Box<str>, Belief> {
+    pub fn beliefs_in(self, number: &str, link: &str) -> BTreeMap<Box<str>, Belief> {
         let Some(locked) = self.lock() else { return BTreeMap::new() };
         let linked = locked.table.linked();
         let leaving = linked.leaving_in(number).map(|extension| MemberKey::new(number, extension));
@@ -137,9 +136,9 @@ impl<'g> Members<'g> {
         self.lock().map_or_else(Vec::new, |locked| locked.table.linked().leaving_at(link).collect())
     }
 
-    /// What is known of one member.
+    /// What the sidecar knows of one member, for this link.
     #[must_use]
-    pub fn of(self, key: &MemberKey, link: &str) -> Belief {
+    pub fn belief(self, key: &MemberKey, link: &str) -> Belief {
         let Some(locked) = self.lock() else { return Belief::Nothing };
         let linked = locked.table.linked();
         let session = locked.find(key).and_then(|(user, queue)| {
@@ -165,7 +164,7 @@ impl<'g> Members<'g> {
         self.change_note(key, |note| note.confirmed = Some(confirmation.clone()));
     }
 
-    /// Notes that the member was seen with the pause of its session, and with this penalty.
+    /// Notes that a link has seen the member with the pause of its session, and with this penalty.
     pub fn note_seen(self, key: &MemberKey, penalty: u32) {
         self.change_note(key, |note| (note.is_pause_seen, note.penalty) = (true, penalty));
     }
@@ -175,11 +174,8 @@ impl<'g> Members<'g> {
         let Some(mut locked) = self.lock() else { return };
         let directory = locked.organization.clone();
         for user in locked.table.linked_mut().gone(link, key) {
-            // The user may be removed: the key alone names the record.
             let directory = directory.as_ref().map(|organization| &organization.directory);
-            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, User::id);
-            let key = key_of(self.organization, &user);
-            self.enqueue(DirtyUser { organization: self.id, user: id, key }, vec![]);
+            self.enqueue(DirtyUser::named((self.id, self.organization), directory, &user), vec![]);
         }
     }
 
@@ -239,14 +235,14 @@ impl<'g> Members<'g> {
     /// Makes a change of one session. Returns whether it changed anything.
     fn apply(
         self,
-        locked: &mut Locked<'_>,
+        locked: &mut LockedOrganization<'_>,
         user: UserId,
         queue: QueueId,
         transition: Transition,
         now: Moment,
         cause: Option<Cause>,
     ) -> bool {
-        let Locked { table, organization: Some(organization) } = locked else { return false };
+        let LockedOrganization { table, organization: Some(organization) } = locked else { return false };
         let terms = LoginTerms { at: now, by: None, ends: None, origin: Origin::Elsewhere };
         let altered = table.apply(user, &[queue], transition, terms);
         let change = |altered: &AlteredSession| Change::of_session(organization, altered, cause?);
@@ -272,7 +268,7 @@ impl<'g> Members<'g> {
     }
 
     /// The table, brought to the policy of now. `None`: it belongs to another organization by now.
-    pub(super) fn lock(self) -> Option<Locked<'g>> {
+    fn lock(self) -> Option<LockedOrganization<'g>> {
         let policy = self.state.policy.load();
         let organization = policy.shared(self.organization).filter(|organization| organization.id == self.id);
         let mut table = self.state.tables.lock(self.id)?;
@@ -281,12 +277,12 @@ impl<'g> Members<'g> {
         }
         let organization = table.organization().map(Arc::clone);
         let is_own = organization.as_ref().is_none_or(|organization| *organization.name == *self.organization);
-        is_own.then_some(Locked { table, organization })
+        is_own.then_some(LockedOrganization { table, organization })
     }
 }
 
 /// The ground on which the user may log in to the queue now. `None`: the user may not, or is logged in.
-fn login_ground(locked: &Locked<'_>, user: UserId, queue: QueueId, now: Moment) -> Option<Ground> {
+fn login_ground(locked: &LockedOrganization<'_>, user: UserId, queue: QueueId, now: Moment) -> Option<Ground> {
     let organization = locked.organization.as_deref()?;
     let actor: User<'_> = organization.directory.user(user)?;
     let mut actions = organization.model.actions.iter();

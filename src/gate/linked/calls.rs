@@ -1,19 +1,19 @@
-//! The calls of queues that a link sees at a PBX which does not report them itself (TRUTH 2).
+//! The calls of queues that a link sees, at a PBX that does not report them in questions (TRUTH 2).
 //!
 //! The id of such a call is the channel of its agent, as the shipped FreeSWITCH dialplan reports it: both reports of
 //! one call are one call.
 
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::DirtyUser;
-use crate::gate::members::Members;
+use crate::gate::linked::LinkedOrganization;
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::linked_members::MemberKey;
 use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, Token};
 
-impl Members<'_> {
-    /// Begins the call of this agent, from this queue. Returns whether it is known now: the names must be
-    /// known, the id of the call must be in the grammar, and there must be room.
+impl LinkedOrganization<'_> {
+    /// Begins the call of this agent from this queue. Returns whether the call is known now: it is not if the agent,
+    /// the queue or the id of the call is unknown or not in the grammar, or if there is no room.
     #[must_use]
     pub fn begin_call(self, key: &MemberKey, call: &str, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };

@@ -1,12 +1,19 @@
-//! The work of one link on one open connection: it sees what the PBX has, and makes PBX and login sessions the same as
-//! far as its mode goes.
+//! The loop of one link on one open connection: it sees what the PBX has, and makes PBX and login sessions the same as
+//! far as the mode of the link goes.
 //!
-//! After the connection is there, members of ended sessions are removed first. Then the link polls every queue, and
-//! from then on every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes
-//! the link look at one member. A hint never decides anything.
+//! On a new connection, members of ended sessions are removed first. Then the link polls every queue, and does so again
+//! every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes the link look
+//! at one member. A hint never decides anything.
+//!
+//! [`Reconciler::run`] is the loop. A poll begins in `begin_poll`, goes on queue by queue in `continue_poll` (its state
+//! is in `poll`), and ends in `complete_poll`. [`Reconciler::reconcile`] looks at one member and takes its steps.
+//! [`beliefs`] has what the loop asks of the login sessions, `circumstances` collects what a judgement depends on, and
+//! `listeners` compares the channels that listen with the supervisions.
 
-mod judging;
-mod listening;
+pub mod beliefs;
+mod circumstances;
+mod listeners;
+mod poll;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,90 +28,15 @@ use crate::limits::{
     MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, PollKind};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, is_bounded};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
-use crate::links::poll::Poll;
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::reconciler::beliefs::{BeliefChange, Beliefs, MemberBelief};
+use crate::links::reconciler::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener, Listeners};
-use crate::telephony::UnixMillis;
-
-/// What the sidecar knows of one member, and may do.
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
-pub struct MemberBelief {
-    /// What the sidecar knows.
-    pub belief: Belief,
-    /// Whether the organization has the queue.
-    pub has_queue: bool,
-    /// Whether the user of the member may log in to the queue now.
-    pub may_log_in: bool,
-    /// Whether a change of the user's sessions is less than [`MEMBER_CHANGE_PENDING_MAX`] old.
-    pub is_changing: bool,
-    /// Whether every other link of the organization has seen that the member is not there.
-    pub is_absent_elsewhere: bool,
-    /// Whether this link adds the members of sessions that no phone made.
-    pub adds: bool,
-}
-
-/// What changed in the sidecar.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BeliefChange {
-    /// The session of this member.
-    Member(MemberKey),
-    /// Changes were missed: any session.
-    Missed,
-    /// A session or a supervision; which one, does not matter.
-    Any,
-}
-
-/// The login sessions as a link sees and changes them. The sidecar implements it; tests have their own.
-pub trait Beliefs: Send {
-    /// The numbers of the organization's queues.
-    fn queues(&self) -> Vec<Box<str>>;
-    /// The sessions of a queue, and the ended ones whose members this link has not seen gone.
-    fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief>;
-    /// The members of ended sessions that this link has not seen gone.
-    fn leaving(&self) -> Vec<MemberKey>;
-    /// One member.
-    fn of(&mut self, key: &MemberKey) -> MemberBelief;
-    /// Takes note of a step that concerns the sessions. Returns whether the sessions took it.
-    fn note(&mut self, key: &MemberKey, step: &Step) -> bool;
-    /// Tells the other links of the organization which members a queue of this PBX has. `None`: it lacks the queue.
-    fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>);
-    /// Tells the other links whether this PBX has the member.
-    fn saw_member(&self, key: &MemberKey, is_there: bool);
-    /// The supervisions that are allowed.
-    fn supervisions(&self) -> Vec<AllowedSupervision>;
-    /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
-    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool;
-    /// Ends a supervision whose channel no longer listens.
-    fn end_supervision(&self, number: u64);
-    /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.
-    fn domains(&self) -> Vec<Box<str>> {
-        vec![]
-    }
-    /// The channels of agents whose calls this link has reported.
-    fn linked_calls(&self) -> Vec<Box<str>> {
-        vec![]
-    }
-    /// The channel of this agent has a call of this queue.
-    fn begin_call(&self, _key: &MemberKey, _channel: &str) {}
-    /// The call of this channel is over.
-    fn end_call(&self, _channel: &str) {}
-    /// Takes note of a channel that listens and that nobody allowed.
-    fn note_violation(&self, listener: &Listener);
-    /// Takes note that a channel listens for the supervision with this number.
-    fn confirm_supervision(&self, _number: u64) {}
-    /// Takes note that the link removed the member of an ended session.
-    fn note_removed(&self, _key: &MemberKey) {}
-    /// Waits for the next change of a session or a supervision. Cancel-safe.
-    fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
-    /// The time.
-    fn now(&self) -> UnixMillis;
-}
+use crate::links::supervisions::Listeners;
 
 /// What a link remembers from one connection to the next.
 #[derive(Debug, Default)]
@@ -115,9 +47,9 @@ pub struct LinkMemory {
     listeners: Listeners,
 }
 
-/// The work on one connection.
+/// A link at work on one open connection.
 #[derive(Debug)]
-pub struct LinkWork<'a, C, B> {
+pub struct Reconciler<'a, C, B> {
     connection: C,
     beliefs: B,
     terms: &'a LinkTerms,
@@ -140,8 +72,8 @@ pub struct LinkWork<'a, C, B> {
     hang_up_checked_at: Option<Instant>,
 }
 
-impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
-    /// Work on a connection that is logged in. `memory` is that of the connection before.
+impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
+    /// Takes a connection that is logged in. `memory` is what the link remembers of the connection before.
     pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus, memory: LinkMemory) -> Self {
         Self {
             connection,
@@ -160,13 +92,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
     }
 
-    /// What the next connection has to know.
+    /// What the link remembers for its next connection.
     #[must_use]
     pub fn into_memory(self) -> LinkMemory {
         self.memory
     }
 
-    /// What the sidecar knows, as this link sees it.
+    /// The login sessions as this link sees them.
     pub const fn beliefs(&mut self) -> &mut B {
         &mut self.beliefs
     }
@@ -189,11 +121,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
             }
             if let Some(key) = self.next_due() {
-                self.settle(&key).await?;
+                self.reconcile(&key).await?;
                 continue;
             }
             if let Some(poll) = self.poll.take_if(|poll| Instant::now() >= poll.next_at) {
-                self.go_on(poll).await?;
+                self.continue_poll(poll).await?;
             } else if self.poll.is_none() && Instant::now() >= poll_at {
                 poll_at = Instant::now() + self.terms.poll_interval;
                 self.begin_poll(Poll::regular()).await?;
@@ -213,17 +145,19 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 changed = self.beliefs.changed() => match changed {
                     BeliefChange::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     // The PBX that asked is about to make the same change itself.
-                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
+                    BeliefChange::Member(key) => self.plan_look(key, LINK_CHANGE_PAUSE),
                     BeliefChange::Missed => poll_at = Instant::now(),
                     BeliefChange::Any => self.hang_up_revoked().await?,
                 },
                 hint = self.connection.hint() => match hint? {
                     Hint::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
-                    Hint::Member(key) => self.look_at(key, Duration::ZERO),
+                    Hint::Member(key) => self.plan_look(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
                     // The channel that took over has no supervision of its own, whoever it is.
-                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => self.listens(listener).await?,
+                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => {
+                        self.listener_started(listener).await?;
+                    }
                     Hint::ListenerStopped(channel) => self.memory.listeners.stopped(&channel, self.beliefs.now()),
                     Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },
@@ -245,7 +179,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         for missing in self.connection.missing_rights(self.terms) {
             self.status.lacks(&missing);
         }
-        self.settle_leaving().await?;
+        self.remove_leaving().await?;
         self.look_at_listeners().await
     }
 
@@ -253,16 +187,16 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     ///
     /// # Errors
     ///
-    /// As [`LinkWork::settle`].
+    /// As [`Reconciler::reconcile`].
     pub async fn poll(&mut self, kind: PollKind) -> Result<(), LinkError> {
         self.begin_poll(Poll::of(kind)).await?;
         while let Some(poll) = self.poll.take() {
-            self.go_on(poll).await?;
+            self.continue_poll(poll).await?;
         }
         Ok(())
     }
 
-    /// When the work has something to do next, at the latest at `latest`.
+    /// When the loop has something to do next, at the latest at `latest`.
     fn wake_at(&self, latest: Instant) -> Instant {
         let now = self.beliefs.now();
         let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
@@ -294,26 +228,26 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             || matches!(self.beliefs.of(key).belief, Belief::Leaving)
     }
 
-    /// Looks at the member after this time, or earlier if that was planned.
-    fn look_at(&mut self, key: MemberKey, after: Duration) {
+    /// Plans a look at the member after this time, unless an earlier look is planned.
+    fn plan_look(&mut self, key: MemberKey, after: Duration) {
         let at = Instant::now() + after;
         let due = self.due.entry(key).or_insert(at);
         *due = (*due).min(at);
     }
 
     /// Removes the members of ended sessions, in every mode.
-    async fn settle_leaving(&mut self) -> Result<(), LinkError> {
+    async fn remove_leaving(&mut self) -> Result<(), LinkError> {
         for key in self.beliefs.leaving() {
-            self.settle(&key).await?;
+            self.reconcile(&key).await?;
         }
         Ok(())
     }
 
     /// Begins a poll: the members of ended sessions and the listeners first, then queue by queue.
     async fn begin_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
-        self.settle_leaving().await?;
+        self.remove_leaving().await?;
         self.look_at_listeners().await?;
-        if self.terms.members == MembersMode::Off {
+        if poll.kind.mode(self.terms.members) == MembersMode::Off {
             poll.finish();
             return Ok(());
         }
@@ -324,15 +258,15 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         for channel in calls {
             self.look_at_call(&channel).await?;
         }
-        poll.queues = self.beliefs.queues().into();
+        poll.queues_left = self.beliefs.queues().into();
         poll.next_at = Instant::now();
         self.poll = Some(poll);
         Ok(())
     }
 
     /// Does the next part of the poll that is under way: asks for one queue, or carries out what one member needs.
-    async fn go_on(&mut self, mut poll: Poll) -> Result<(), LinkError> {
-        if let Some(queue) = poll.queues.pop_front() {
+    async fn continue_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
+        if let Some(queue) = poll.queues_left.pop_front() {
             let polled = self.connection.queue(&queue).await?;
             self.beliefs.saw_queue(&queue, polled.as_ref());
             match polled {
@@ -341,16 +275,16 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             }
             poll.check_size()?;
             poll.next_at = Instant::now() + C::QUERY_PAUSE;
-            if poll.queues.is_empty() {
-                self.is_complete(&mut poll);
+            if poll.queues_left.is_empty() {
+                self.complete_poll(&mut poll);
             }
             self.poll = Some(poll);
-        } else if let Some(key) = poll.found.pop_front() {
+        } else if let Some(key) = poll.members_left.pop_front() {
             self.poll = Some(poll);
-            self.settle(&key).await?;
+            self.reconcile(&key).await?;
         } else {
             // An organization without queues.
-            self.is_complete(&mut poll);
+            self.complete_poll(&mut poll);
             self.poll = Some(poll);
         }
         if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
@@ -359,26 +293,34 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    /// Every queue is known.
-    fn is_complete(&mut self, poll: &mut Poll) {
+    /// Every queue is known: the report of the poll becomes that of the link.
+    fn complete_poll(&mut self, poll: &mut Poll) {
+        if poll.kind.is_trial(self.terms.members) {
+            return;
+        }
         self.report = Arc::new(std::mem::take(&mut poll.report));
         self.status.polled(Arc::clone(&self.report), self.beliefs.now());
         self.has_polled = true;
     }
 
     fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
-        self.shares.remove(&queue);
+        if !poll.kind.is_trial(self.terms.members) {
+            self.shares.remove(&queue);
+        }
         let mut found = self.pass(poll.kind, &queue, &polled);
         if poll.kind == PollKind::Adopt {
-            poll.not_adopted(&queue, &found);
+            poll.note_not_adopted(&queue, &found);
         }
         // The report is kept until the next poll, the steps are not.
         for (extension, judgement) in std::mem::take(&mut found.steps) {
             let key = MemberKey::new(&queue, &extension);
             // What was just seen need not be asked for again: after the first poll that is every member.
-            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
-                poll.found(key, &judgement);
+            if poll.kind.is_dry_run() || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+                poll.note_member(key, &judgement);
             }
+        }
+        for (extension, judgement) in std::mem::take(&mut found.held) {
+            poll.note_held(&MemberKey::new(&queue, &extension), &judgement);
         }
         poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
         poll.report.queues.insert(queue, found);
@@ -412,8 +354,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// # Errors
     ///
     /// When the connection breaks, or the PBX does not say whether the member is there.
-    pub async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
-        let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
+    pub async fn reconcile(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+        // A dry run lists steps; what happens meanwhile is judged as always.
+        let kind = self.poll.as_ref().map(|poll| poll.kind).filter(|kind| !kind.is_dry_run());
+        let kind = kind.unwrap_or(PollKind::Regular);
         for _ in 0..MEMBER_STEPS_MAX {
             let sought = self.connection.member(key).await?;
             self.beliefs.saw_member(key, sought.member().is_some());
@@ -422,47 +366,47 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             if !is_ending && (!known.has_queue || sought == SoughtMember::NoQueue) {
                 if known.has_queue && self.report.queues.contains_key(&key.queue) {
                     // The PBX had the queue at the last poll: it may be reading its configuration again.
-                    self.look_at(key.clone(), MEMBER_CHANGE_PENDING_MAX);
+                    self.plan_look(key.clone(), MEMBER_CHANGE_PENDING_MAX);
                 }
                 return Ok(());
             }
             let judgement = judge(sought.member(), &known.belief, &self.circumstances(kind, &known));
-            self.plan_next_look(key, &known);
+            self.plan_later_judgement(key, &known);
             if self.has_polled && !known.is_changing {
                 self.status.judged(key, judgement.state);
             }
             let Some(step) = judgement.step.clone() else { return Ok(()) };
             if !is_ending && !self.has_polled {
                 // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
-                if let Some(poll) = &mut self.poll {
-                    poll.found(key.clone(), &judgement);
+                if let Some(poll) = self.poll.as_mut().filter(|poll| !poll.kind.is_dry_run()) {
+                    poll.note_member(key.clone(), &judgement);
                 }
                 return Ok(());
             }
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
+            if !self.admit(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// A judgement that had to wait is made when its time has come.
-    fn plan_next_look(&mut self, key: &MemberKey, known: &MemberBelief) {
+    /// Plans a look at a member that it is too early to judge: for when its judgement is due.
+    fn plan_later_judgement(&mut self, key: &MemberKey, known: &MemberBelief) {
         if known.is_changing {
-            self.look_at(key.clone(), MEMBER_CHANGE_PENDING_MAX);
+            self.plan_look(key.clone(), MEMBER_CHANGE_PENDING_MAX);
         }
         if let Belief::Session(session) = &known.belief
             && session.confirmed.is_none()
         {
             let age = Duration::from_millis(self.beliefs.now().0.saturating_sub(session.since.0));
             if let Some(left) = MEMBER_UNCONFIRMED_MAX.checked_sub(age) {
-                self.look_at(key.clone(), left);
+                self.plan_look(key.clone(), left);
             }
         }
     }
 
-    /// Whether the bounds admit the step; if so it is counted.
-    fn is_admitted(&mut self, key: &MemberKey, judgement: &MemberJudgement) -> bool {
+    /// Counts the step against the bounds. Returns whether they admit it.
+    fn admit(&mut self, key: &MemberKey, judgement: &MemberJudgement) -> bool {
         if !is_bounded(judgement) {
             return true;
         }
@@ -510,7 +454,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
-            self.look_at(key.clone(), LINK_RETRY_PAUSE);
+            self.plan_look(key.clone(), LINK_RETRY_PAUSE);
         }
         Ok(is_done)
     }

@@ -1,4 +1,4 @@
-//! The login sessions of an organization as one of its links sees and changes them.
+//! The login sessions in the gate, as one link of their organization sees and changes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
 
 use crate::gate::Gate;
-use crate::gate::members::Members;
-use crate::gate::supervised::UnknownListener;
+use crate::gate::linked::LinkedOrganization;
+use crate::gate::linked::supervisions::UnknownListener;
 use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX, MEMBER_UNCONFIRMED_MAX};
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey, Origin};
+use crate::links::reconciler::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::sightings::Sightings;
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
-use crate::links::work::{BeliefChange, Beliefs, MemberBelief};
+use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
-/// The gate and the clock, for a link. The sidecar implements it.
+/// What a link needs of the sidecar: the gate and the clock.
 pub trait LinkHost: Send + Sync {
     /// The gate.
     fn gate(&self) -> &Gate;
@@ -35,11 +35,11 @@ pub struct GateBeliefs {
     link: Box<str>,
     sightings: Arc<Sightings>,
     changes: broadcast::Receiver<MemberKey>,
-    /// Wakes at every change that is published.
+    /// Wakes at every change of the organization that is published.
     published: watch::Receiver<u64>,
-    /// Changes that were received and that the link has not looked at.
+    /// Members whose sessions changed and that the link has not looked at.
     waiting: BTreeSet<MemberKey>,
-    /// Whether changes were missed.
+    /// Whether a change was not received, or found no room in `waiting`.
     has_missed: bool,
     /// The users with a recent change, by extension, each with the uptime of the change in milliseconds.
     changing: BTreeMap<Box<str>, u64>,
@@ -56,7 +56,7 @@ impl GateBeliefs {
     #[must_use]
     pub fn new(host: Arc<dyn LinkHost>, organization: &str, link: &str, sightings: Arc<Sightings>) -> Option<Self> {
         let id = host.gate().policy().organization(organization)?.id;
-        let changes = host.gate().members(organization, id).watch()?;
+        let changes = host.gate().linked(organization, id).watch()?;
         let published = host.gate().change_feed(organization)?.watch();
         sightings.forget(link);
         Some(Self {
@@ -73,8 +73,8 @@ impl GateBeliefs {
         })
     }
 
-    fn members(&self) -> Members<'_> {
-        self.host.gate().members(&self.organization, self.id)
+    fn linked(&self) -> LinkedOrganization<'_> {
+        self.host.gate().linked(&self.organization, self.id)
     }
 
     fn received(&mut self, key: MemberKey) {
@@ -91,20 +91,21 @@ impl GateBeliefs {
     }
 
     fn carry_out(&self, key: &MemberKey, step: &Step) -> bool {
-        let (members, now) = (self.members(), self.host.now());
+        let (linked, now) = (self.linked(), self.host.now());
         match step {
-            Step::Confirm(confirmation) => members.confirm(key, confirmation),
-            Step::NoteSeen { penalty } => members.note_seen(key, *penalty),
-            Step::NoteGone => members.note_gone(key, &self.link),
-            Step::BelievePause(paused) => members.believe_pause(key, *paused, now),
-            Step::End(cause) => return members.end(key, *cause, now),
-            Step::Adopt { penalty, paused } => return members.adopt(key, (*penalty, *paused), now),
+            Step::Confirm(confirmation) => linked.confirm(key, confirmation),
+            Step::NoteSeen { penalty } => linked.note_seen(key, *penalty),
+            Step::NoteGone => linked.note_gone(key, &self.link),
+            Step::BelievePause(paused) => linked.believe_pause(key, *paused, now),
+            Step::End(cause) => return linked.end(key, *cause, now),
+            Step::Adopt { penalty, paused } => return linked.adopt(key, (*penalty, *paused), now),
             Step::Remove | Step::PauseFixed | Step::Add { .. } | Step::SetPause(_) => return false,
         }
         true
     }
 
-    /// Receives the changes that are there. A change is sent before the table can be read with it.
+    /// Receives the changes that were sent. A change is sent under the lock of the table, so whoever has read a change
+    /// in the table finds it here.
     fn receive(&mut self) {
         loop {
             match self.changes.try_recv() {
@@ -118,21 +119,21 @@ impl GateBeliefs {
 
 impl Beliefs for GateBeliefs {
     fn queues(&self) -> Vec<Box<str>> {
-        self.members().queues()
+        self.linked().queues()
     }
 
     fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief> {
-        self.members().of_queue(queue, &self.link)
+        self.linked().beliefs_in(queue, &self.link)
     }
 
     fn leaving(&self) -> Vec<MemberKey> {
-        self.members().leaving(&self.link)
+        self.linked().leaving(&self.link)
     }
 
     fn of(&mut self, key: &MemberKey) -> MemberBelief {
-        let members = self.members();
-        let belief = members.of(key, &self.link);
-        let may_log_in = belief == Belief::Nothing && members.may_log_in(key, self.host.now());
+        let linked = self.linked();
+        let belief = linked.belief(key, &self.link);
+        let may_log_in = belief == Belief::Nothing && linked.may_log_in(key, self.host.now());
         self.receive();
         let now_ms = self.host.now().uptime_ms;
         // A member that the session may get later than the other link looked may be there by now.
@@ -144,7 +145,7 @@ impl Beliefs for GateBeliefs {
         };
         MemberBelief {
             belief,
-            has_queue: self.members().has_queue(&key.queue),
+            has_queue: self.linked().has_queue(&key.queue),
             may_log_in,
             // What was missed may concern this user.
             is_changing: self.has_missed
@@ -179,16 +180,20 @@ impl Beliefs for GateBeliefs {
     }
 
     fn supervisions(&self) -> Vec<AllowedSupervision> {
-        self.members().supervisions()
+        self.linked().supervisions()
     }
 
-    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool {
+    fn withdrawn_supervisions(&self) -> Vec<AllowedSupervision> {
+        self.linked().withdrawn_supervisions(self.now())
+    }
+
+    fn adopt_listener(&self, listener: &Listener, heard: &HeardCall) -> bool {
         let queue = heard.queue.as_deref();
-        self.members().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
+        self.linked().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
     }
 
     fn end_supervision(&self, number: u64) {
-        self.members().end_supervision(number);
+        self.linked().end_supervision(number);
     }
 
     fn domains(&self) -> Vec<Box<str>> {
@@ -201,27 +206,27 @@ impl Beliefs for GateBeliefs {
     }
 
     fn begin_call(&self, key: &MemberKey, channel: &str) {
-        if self.members().begin_call(key, channel, self.host.now()) {
+        if self.linked().begin_call(key, channel, self.host.now()) {
             self.sightings.call_began(&self.link, channel);
         }
     }
 
     fn end_call(&self, channel: &str) {
         if self.sightings.call_ended(&self.link, channel) {
-            self.members().end_call(channel);
+            self.linked().end_call(channel);
         }
     }
 
     fn note_violation(&self, listener: &Listener) {
-        self.members().note_violation(&self.link, unknown(listener));
+        self.linked().note_violation(&self.link, unknown(listener));
     }
 
     fn confirm_supervision(&self, number: u64) {
-        self.members().confirm_supervision(number, self.host.now());
+        self.linked().confirm_supervision(number, self.host.now());
     }
 
     fn note_removed(&self, key: &MemberKey) {
-        self.members().note_removed(key, &self.link);
+        self.linked().note_removed(key, &self.link);
     }
 
     async fn changed(&mut self) -> BeliefChange {
@@ -236,7 +241,7 @@ impl Beliefs for GateBeliefs {
                 changed = self.changes.recv() => match changed {
                     Ok(key) => self.received(key),
                     Err(RecvError::Lagged(_)) => self.has_missed = true,
-                    // Another organization has the place of this one: nothing changes here any more.
+                    // The organization was removed, and another one has its id: nothing changes here any more.
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 Ok(()) = self.published.changed() => return BeliefChange::Any,
@@ -250,7 +255,7 @@ impl Beliefs for GateBeliefs {
 }
 
 impl Drop for GateBeliefs {
-    /// The connection is over: what the link saw may be past.
+    /// The connection has ended: what the link saw may have changed since.
     fn drop(&mut self) {
         self.sightings.forget(&self.link);
     }

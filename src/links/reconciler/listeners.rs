@@ -1,15 +1,16 @@
-//! The part of the work that is about channels that listen to others: what the PBX says, held against the supervisions.
+//! Channels that listen to others: what the PBX says of them, compared with the supervisions.
 
 use tokio::time::Instant;
 
 use crate::config::links::SupervisionsMode;
 use crate::limits::HANG_UP_CHECK_PAUSE;
-use crate::links::connection::{ActionOutcome, LinkError, PbxConnection};
+use crate::links::pbx_connection::{ActionOutcome, LinkError, PbxConnection};
+use crate::links::reconciler::Reconciler;
+use crate::links::reconciler::beliefs::Beliefs;
 use crate::links::supervisions::{Listener, ListenerFinding};
-use crate::links::work::{Beliefs, LinkWork};
 
-impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
-    /// Asks who listens, and holds it against who may.
+impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
+    /// Asks who listens, and compares that with who may.
     pub(super) async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
@@ -19,8 +20,8 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             self.status.cannot_see_listeners();
             return Ok(());
         };
-        let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
+        let is_first = self.status.looks_at_listeners_first(now);
         for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let listener = match finding {
                 ListenerFinding::Allowed(number) => {
@@ -29,6 +30,9 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
                 }
                 ListenerFinding::Violation(listener) => listener,
             };
+            if self.is_withdrawn(&listener) {
+                continue;
+            }
             if is_first {
                 let heard = self.connection.heard(&listener).await?;
                 if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
@@ -48,7 +52,7 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
     }
 
     /// A channel listens to another.
-    pub(super) async fn listens(&mut self, listener: Listener) -> Result<(), LinkError> {
+    pub(super) async fn listener_started(&mut self, listener: Listener) -> Result<(), LinkError> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
         }
@@ -56,6 +60,7 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
         match found {
             None => {}
             Some(ListenerFinding::Allowed(number)) => self.beliefs.confirm_supervision(number),
+            Some(ListenerFinding::Violation(listener)) if self.is_withdrawn(&listener) => {}
             Some(ListenerFinding::Violation(listener)) => {
                 self.note_violation(&listener);
                 if self.terms.supervisions == SupervisionsMode::Enforce {
@@ -64,6 +69,12 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the channel listens for a supervision that was ended here before the channel began: it is hung up soon.
+    fn is_withdrawn(&mut self, listener: &Listener) -> bool {
+        let (withdrawn, now) = (self.beliefs.withdrawn_supervisions(), self.beliefs.now());
+        self.memory.listeners.is_withdrawn(listener, &withdrawn, now)
     }
 
     fn note_violation(&self, listener: &Listener) {

@@ -1,4 +1,5 @@
-//! What a link needs of a connection to a PBX, whatever its protocol.
+//! What the reconciler needs of a connection to a PBX, whatever its protocol: [`PbxConnection`], and the hints, actions
+//! and errors of such a connection.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::config::links::LinkTerms;
 use crate::limits::LINK_WORDS_BYTES_MAX;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::supervisions::{HeardCall, Listener};
 
 /// Why a connection to a PBX failed or ended.
 #[derive(Debug, Error)]
@@ -21,16 +22,16 @@ pub enum LinkError {
     #[error("{0}")]
     Tls(String),
     /// The PBX closed the connection.
-    #[error("it closed the connection")]
+    #[error("the PBX closed the connection")]
     Closed,
     /// The PBX refused the login. The text has its words, and what to check.
-    #[error("it refused the login: {0}")]
+    #[error("the PBX refused the login: {0}")]
     LoginRefused(String),
     /// The PBX did not answer in time.
-    #[error("it does not answer")]
+    #[error("the PBX does not answer")]
     NoAnswer,
     /// The PBX refuses what the link cannot do without. The text says which action, and what to grant.
-    #[error("it refused {0}")]
+    #[error("the PBX refused {0}")]
     Refused(&'static str),
     /// The peer does not speak the protocol. The text says how.
     #[error("{0}")]
@@ -126,7 +127,7 @@ impl SoughtMember {
     }
 }
 
-/// What the PBX says may have changed. It only says where to look.
+/// What the PBX says may have changed. A hint only says where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// This member.
@@ -162,7 +163,8 @@ pub trait PbxConnection: Send {
     /// When the PBX started. `None`: the account may not ask.
     fn start(&mut self) -> impl Future<Output = Result<Option<PbxStart>, LinkError>> + Send;
 
-    /// What the account lacks for a link of these terms, and what to grant, as far as the PBX said at the login.
+    /// The rights that the account lacks for a link of these terms, each with what to grant, as far as the PBX listed
+    /// the rights at the login.
     fn missing_rights(&self, terms: &LinkTerms) -> Vec<String> {
         let _ = terms;
         vec![]
@@ -173,7 +175,7 @@ pub trait PbxConnection: Send {
         drop(domains);
     }
 
-    /// Prepares a poll of all queues, where the PBX lists them at once.
+    /// Reads the tables of all queues, if the PBX lists all queues at once: [`PbxConnection::queue`] then asks nothing.
     fn begin_poll(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send {
         async { Ok(()) }
     }
@@ -197,8 +199,8 @@ pub trait PbxConnection: Send {
         async { Ok(None) }
     }
 
-    /// The channels of the agents that have a call of a queue, as the last poll found them. None where the PBX reports
-    /// its calls itself.
+    /// The channels of the agents that have a call of a queue, as the last poll found them. Empty if the PBX reports
+    /// its calls in questions.
     fn calls(&mut self) -> impl Future<Output = Result<Vec<Box<str>>, LinkError>> + Send {
         async { Ok(vec![]) }
     }
@@ -206,10 +208,11 @@ pub trait PbxConnection: Send {
     /// The channels that listen to others. `None`: the account may not ask.
     fn listeners(&mut self) -> impl Future<Output = Result<Option<Vec<Listener>>, LinkError>> + Send;
 
-    /// What one of the [`PbxConnection::listeners`] hears. `None`: it cannot be told, so nobody is taken to be allowed.
-    fn heard(&mut self, listener: &Listener) -> impl Future<Output = Result<Option<Heard>, LinkError>> + Send {
+    /// What one of the [`PbxConnection::listeners`] hears. `None`: the PBX does not say, so the listener counts as not
+    /// allowed.
+    fn heard(&mut self, listener: &Listener) -> impl Future<Output = Result<Option<HeardCall>, LinkError>> + Send {
         let _ = listener;
-        async { Ok(Some(Heard::default())) }
+        async { Ok(Some(HeardCall::default())) }
     }
 
     /// Hangs up a channel.
@@ -218,7 +221,7 @@ pub trait PbxConnection: Send {
     /// Waits for the next hint. Cancel-safe: a hint is lost only with the connection.
     fn hint(&mut self) -> impl Future<Output = Result<Hint, LinkError>> + Send;
 
-    /// Asks for any answer, which shows that the PBX is there.
+    /// Asks something whose answer shows that the PBX still answers.
     fn ping(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
 }
 
@@ -233,10 +236,10 @@ mod tests {
         assert_eq!(words_of(b"\x1b[2Jno\r\nway \xff"), "?[2Jno??way ?");
         assert_eq!(words_of(&[b'a'; 1_000]).len(), LINK_WORDS_BYTES_MAX);
         let refused = LinkError::login_refused("Authentication failed", "check `username`").to_string();
-        assert_eq!(refused, "it refused the login: Authentication failed; check `username`");
+        assert_eq!(refused, "the PBX refused the login: Authentication failed; check `username`");
         assert_eq!(
             LinkError::login_refused("", "check `username`").to_string(),
-            "it refused the login: check `username`"
+            "the PBX refused the login: check `username`"
         );
     }
 }
