@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn a_violation_that_goes_on_is_hung_up_again_after_longer_and_longer_pauses() {
         let (mut listeners, listener) = (Listeners::default(), listener("17.1", "1001"));
-        let _violation = listeners.started(listener.clone(), &[], NOW);
+        let _violation = listeners.started(listener, &[], NOW);
         let (mut at, mut hang_ups) = (NOW, vec![]);
         while at.0 < NOW.0 + 60_000 {
             if !listeners.violations_to_hang_up(at).is_empty() {
