@@ -62,7 +62,7 @@ fn check_texts(user: &SavedUser<'_>) {
         assert!(session.pause_reason.is_none_or(|reason| Token::parse(reason).is_some()));
     }
     for member in &user.leaving {
-        assert!(is_number(&*member.queue) && is_number(&*member.extension), "{member:?}");
+        assert!(is_number(&member.queue) && is_number(&member.extension), "{member:?}");
     }
     for channel in user.supervisions.iter().filter_map(|supervision| supervision.channel) {
         assert!(Token::parse_call(channel).is_some(), "{channel}");
@@ -104,7 +104,7 @@ fn check_restore(backup: &Backup) {
         "each login session is counted once"
     );
     let second = restore(RestoreMode::Replace).expect("it was restored before");
-    let expected = RestoreReport { began: 0, leaving: 0, supervisions: 0, ..first.clone() };
+    let expected = RestoreReport { began: 0, leaving: 0, supervisions: 0, ..first };
     assert_eq!(second, expected, "nothing is left to do");
     let (bytes, _) = gate.backups().write(OPERATOR, NOW).expect("it is not longer than it was");
     let saved = Backup::read(&bytes).expect("a backup of a gate is read");

@@ -336,6 +336,10 @@ limits! {
     LINK_HINTS_WAITING_MAX: usize = 4_096;
     /// Time from the hang-up of a channel that listens until a link looks whether the channel is gone.
     HANG_UP_CHECK_PAUSE: Duration = Duration::from_millis(500);
+    /// How often this pause doubles for a channel that listens after its hang-up: it ends at 32 s.
+    HANG_UP_PAUSE_DOUBLINGS_MAX: u32 = 6;
+    /// Hang-ups of one channel that need no word: Asterisk 16 forgets one now and then.
+    HANG_UPS_UNSAID_MAX: u32 = 2;
     /// Elements of one list of a PBX, and members of one poll that differ from the sessions or cannot be read.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
     /// Bytes of one answer of a PBX, with the events that come between.

@@ -296,6 +296,11 @@ impl LinkStatus {
         }
     }
 
+    /// A channel listens although the PBX said that it hung the channel up.
+    pub fn survives(&self, channel: &str) {
+        self.refuse(&format!("hang up: channel {channel} listens after several hang-ups"));
+    }
+
     /// The PBX answered to an action.
     pub fn acted(&self, key: &MemberKey, action: MemberAction, outcome: ActionOutcome) {
         match (action, outcome) {

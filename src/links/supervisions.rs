@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use crate::gate::linked::supervisions::AllowedSupervision;
-use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_REVOKED_PAUSE, SUPERVISION_STOP_GRACE};
+use crate::limits::{
+    HANG_UP_CHECK_PAUSE, HANG_UP_PAUSE_DOUBLINGS_MAX, SUPERVISION_CLAIM_MAX, SUPERVISION_REVOKED_PAUSE,
+    SUPERVISION_STOP_GRACE,
+};
 use crate::telephony::{SupervisionMode, UnixMillis};
 
 /// A channel that listens to another, as the PBX has it.
@@ -56,6 +59,28 @@ struct Followed {
     stopped: Option<UnixMillis>,
     /// When its supervision was found to be over while the channel listened. `None`: it is allowed, or a violation.
     revoked: Option<UnixMillis>,
+    /// How often it was hung up; it listens all the same.
+    hang_ups: u32,
+}
+
+/// The time from this hang-up of a channel to the next, if it still listens: longer each time.
+#[must_use]
+pub fn hang_up_check_pause(hang_ups: u32) -> Duration {
+    HANG_UP_CHECK_PAUSE * 2_u32.pow(hang_ups.saturating_sub(1).min(HANG_UP_PAUSE_DOUBLINGS_MAX))
+}
+
+impl Followed {
+    fn new(listener: Listener, supervision: Option<u64>) -> Self {
+        Self { listener, supervision, stopped: None, revoked: None, hang_ups: 0 }
+    }
+
+    /// The time from the end of its supervision, or from its last hang-up, to the next hang-up: longer each time.
+    fn hang_up_pause(&self) -> Duration {
+        match self.hang_ups {
+            0 => SUPERVISION_REVOKED_PAUSE,
+            hang_ups => hang_up_check_pause(hang_ups),
+        }
+    }
 }
 
 /// A channel and the user it listens to: `*` and other keys lead a channel to another user.
@@ -94,7 +119,7 @@ impl Listeners {
             }
         }
         let finding = found.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
-        self.followed.insert(key, Followed { listener, supervision: found, stopped: None, revoked: None });
+        self.followed.insert(key, Followed::new(listener, found));
         Some(finding)
     }
 
@@ -165,8 +190,9 @@ impl Listeners {
     #[must_use]
     pub fn next_look(&self) -> Option<UnixMillis> {
         let stops = self.followed.values().filter_map(|it| Some(after(it.stopped?, SUPERVISION_STOP_GRACE)));
-        let listening = self.followed.values().filter(|followed| followed.stopped.is_none());
-        let hang_ups = listening.filter_map(|it| Some(after(it.revoked?, SUPERVISION_REVOKED_PAUSE)));
+        // A violation is hung up at the next look at the PBX.
+        let listening = self.followed.values().filter(|it| it.stopped.is_none() && it.supervision.is_some());
+        let hang_ups = listening.filter_map(|it| Some(after(it.revoked?, it.hang_up_pause())));
         stops.chain(hang_ups).min()
     }
 
@@ -181,25 +207,40 @@ impl Listeners {
                 followed.revoked = None;
             } else if let Some(number) = number_of(&followed.listener, allowed, now) {
                 (followed.supervision, followed.revoked) = (Some(number), None);
-            } else if has_passed(*followed.revoked.get_or_insert(now), SUPERVISION_REVOKED_PAUSE, now) {
+            } else if has_passed(*followed.revoked.get_or_insert(now), followed.hang_up_pause(), now) {
                 revoked.push(followed.listener.clone());
             }
         }
         revoked
     }
 
-    /// The channel was hung up: [`Listeners::no_longer_allowed`] names it again if it still listens
-    /// [`SUPERVISION_REVOKED_PAUSE`] after this time.
-    pub fn hung_up(&mut self, channel: &str, at: UnixMillis) {
+    /// The channel was hung up: it is named again if it still listens some time after this time. Returns how often it
+    /// was hung up.
+    pub fn hung_up(&mut self, channel: &str, at: UnixMillis) -> u32 {
+        let mut hang_ups = 0;
         for (_, followed) in self.of_channel_mut(channel) {
             followed.revoked = Some(at);
+            followed.hang_ups = followed.hang_ups.saturating_add(1);
+            hang_ups = hang_ups.max(followed.hang_ups);
         }
+        hang_ups
     }
 
-    /// The channels that listen and that nobody allowed.
-    pub fn violations(&self) -> impl Iterator<Item = &Listener> {
-        let listens = |followed: &&Followed| followed.stopped.is_none() && followed.supervision.is_none();
-        self.followed.values().filter(listens).map(|followed| &followed.listener)
+    /// The violations to hang up: they were not yet, or go on some time after their last hang-up.
+    #[must_use]
+    pub fn violations_to_hang_up(&self, now: UnixMillis) -> Vec<Listener> {
+        let is_due = |followed: &&Followed| {
+            let listens = followed.stopped.is_none() && followed.supervision.is_none();
+            listens && followed.revoked.is_none_or(|at| has_passed(at, followed.hang_up_pause(), now))
+        };
+        self.followed.values().filter(is_due).map(|followed| followed.listener.clone()).collect()
+    }
+
+    /// When a violation that was hung up is to be looked at again. `None`: none was.
+    #[must_use]
+    pub fn next_violation_look(&self) -> Option<UnixMillis> {
+        let violations = self.followed.values().filter(|it| it.stopped.is_none() && it.supervision.is_none());
+        violations.filter_map(|it| Some(after(it.revoked?, it.hang_up_pause()))).min()
     }
 
     fn of_channel_mut<'l>(&'l mut self, channel: &str) -> impl Iterator<Item = (&'l ListenerKey, &'l mut Followed)> {
@@ -303,7 +344,7 @@ mod tests {
         let found = listeners.polled(vec![listener("17.1", "1001"), listener("9.9", "1001")], &allowed, NOW);
         assert_eq!(found, [ListenerFinding::Allowed(7), ListenerFinding::Violation(listener("9.9", "1001"))]);
         assert_eq!(listeners.polled(vec![listener("17.1", "1001")], &allowed, NOW), []);
-        assert_eq!(listeners.violations().count(), 0, "it is not in the list any more");
+        assert_eq!(listeners.violations_to_hang_up(NOW).len(), 0, "it is not in the list any more");
         assert_eq!(listeners.polled(vec![], &allowed, after(10)), []);
         assert_eq!(listeners.ended(after(5_000)), [7]);
     }
@@ -318,9 +359,12 @@ mod tests {
         assert_eq!(listeners.next_look(), Some(after(pause_ms)));
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener("17.1", "1001")]);
-        listeners.hung_up("17.1", after(pause_ms));
+        assert_eq!(listeners.hung_up("17.1", after(pause_ms)), 1);
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), []);
-        assert_eq!(listeners.no_longer_allowed(&[], after(2 * pause_ms)), [listener("17.1", "1001")], "once more");
+        let check_ms = u64::try_from(HANG_UP_CHECK_PAUSE.as_millis()).unwrap();
+        let again = after(pause_ms + check_ms);
+        assert_eq!(listeners.next_look(), Some(again));
+        assert_eq!(listeners.no_longer_allowed(&[], again), [listener("17.1", "1001")], "once more");
         // The recheck has ended the supervision and begun another.
         assert_eq!(listeners.no_longer_allowed(&[allowed(8, Some("17.1"))], after(pause_ms)), []);
         assert_eq!((listeners.next_look(), listeners.no_longer_allowed(&[], after(9_000))), (None, vec![]));
@@ -338,10 +382,27 @@ mod tests {
         assert_eq!(found, Some(ListenerFinding::Violation(listener.clone())));
         assert!(!listeners.is_withdrawn(&listener, &[allowed(7, Some("17.2"))], NOW), "of another channel");
         assert!(listeners.is_withdrawn(&listener, &withdrawn, NOW));
-        assert_eq!(listeners.violations().count(), 0);
+        assert_eq!(listeners.violations_to_hang_up(NOW).len(), 0);
         let pause_ms = u64::try_from(SUPERVISION_REVOKED_PAUSE.as_millis()).unwrap();
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener]);
+    }
+
+    /// A channel may survive its hang-up: the link tries again, less and less often.
+    #[test]
+    fn a_violation_that_goes_on_is_hung_up_again_after_longer_and_longer_pauses() {
+        let (mut listeners, listener) = (Listeners::default(), listener("17.1", "1001"));
+        let _violation = listeners.started(listener, &[], NOW);
+        let (mut at, mut hang_ups) = (NOW, vec![]);
+        while at.0 < NOW.0 + 60_000 {
+            if !listeners.violations_to_hang_up(at).is_empty() {
+                hang_ups.push(at.0 - NOW.0);
+                listeners.hung_up("17.1", at);
+            }
+            at.0 += 100;
+        }
+        assert_eq!(hang_ups, [0, 500, 1_500, 3_500, 7_500, 15_500, 31_500]);
+        assert_eq!(listeners.next_look(), None, "it is no supervision");
     }
 
     /// `ChanSpy` without the option `u`: `*` leads to the next channel, and the supervision of the first one ends.
@@ -354,9 +415,9 @@ mod tests {
         assert_eq!(listeners.started(listener("17.1", "1002"), &allowed, after(10)), Some(other));
         // The list still names the user who was asked for.
         assert_eq!(listeners.polled(vec![listener("17.1", "1001")], &allowed, after(20)), []);
-        assert_eq!(listeners.violations().count(), 1);
+        assert_eq!(listeners.violations_to_hang_up(NOW).len(), 1);
         assert_eq!(listeners.ended(after(5_000)), [7]);
-        assert_eq!(listeners.violations().count(), 1, "it still listens");
+        assert_eq!(listeners.violations_to_hang_up(NOW).len(), 1, "it still listens");
         listeners.forget("17.1");
         assert!(listeners.is_empty());
     }

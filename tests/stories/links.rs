@@ -128,6 +128,10 @@ fn beyond_the_rate_members_stay_until_the_next_minute() {
     wait_until("two members to be removed", || world.asterisk.members("600").len() == 1);
     world.wait_for_two_polls();
     assert_eq!(world.asterisk.members("600").len(), 1);
+    // The minute goes on after the connection broke.
+    world.asterisk.hang_up();
+    world.wait_for_two_polls();
+    assert_eq!(world.asterisk.members("600").len(), 1);
 }
 
 /// Whatever an Asterisk does to the connection, what it forgets to say is found by the next poll.

@@ -2,6 +2,8 @@
 //! do, then the channel is hung up all the same, and the operator sees every step, also those that are held back
 //! (TRUTH 2 and 4).
 
+use std::time::Duration;
+
 use crate::support::model_asterisk::{ModelAsterisk, ModelMember};
 use crate::support::model_freeswitch::ModelFreeswitch;
 use crate::support::{Folder, Sidecar, run, wait_until};
@@ -44,6 +46,7 @@ fn allow(sidecar: &Sidecar) {
 
 /// `ChanSpy` begins on the channel of this phone.
 fn begin(asterisk: &ModelAsterisk, channel: &str, account_code: &str) {
+    asterisk.state().listeners.insert(channel.to_owned(), account_code.to_owned());
     let event = format!(
         "Event: ChanSpyStart\r\nPrivilege: call,all\r\nSpyerChannel: PJSIP/{account_code}-1\r\n\
          SpyerAccountCode: {account_code}\r\nSpyerUniqueid: {channel}\r\nSpyeeChannel: PJSIP/1001-00000001\r\n\
@@ -85,6 +88,59 @@ fn a_channel_that_begins_after_its_supervision_was_ended_is_hung_up() {
         let shown = command(&folder, &["links", "show", "pbx-1"]);
         assert!(shown.contains("17.3") && !shown.contains("17.4"), "{shown}");
     }
+}
+
+/// A listener that goes on over a break of the connection is one violation: the link remembers who listens.
+#[test]
+fn a_link_remembers_who_listens_over_a_break() {
+    let asterisk = ModelAsterisk::with_queues(&["600", "601"]);
+    let (folder, sidecar) = linked(&asterisk, "poll_interval_seconds = 1");
+    begin(&asterisk, "17.3", "2002");
+    let violations = || sidecar.metric("queuewarden_link_violations_total{link=\"pbx-1\",kind=\"supervision\"}");
+    wait_until("the violation", || violations() > 0.0);
+    let logins = asterisk.count("Login");
+    asterisk.hang_up();
+    wait_until("the next connection", || asterisk.count("Login") > logins);
+    let before = sidecar.metric(SERIES_POLLED);
+    wait_until("its polls", || sidecar.metric(SERIES_POLLED) > before + 1.0);
+    assert!(violations() < 2.0, "{}", command(&folder, &["links", "show", "pbx-1"]));
+}
+
+/// TRUTH 2, "never": nothing but an ending is carried out before the first complete poll, whatever an event says.
+#[test]
+fn an_event_during_the_first_poll_waits_for_its_end() {
+    let asterisk = ModelAsterisk::with_queues(&["600", "601"]);
+    asterisk.misbehave(|misbehavior| misbehavior.delay = Duration::from_millis(150));
+    let folder = Folder::demo().durable();
+    link(&folder, "asterisk_ami", asterisk.address, "members = \"enforce\"");
+    let _sidecar = Sidecar::start(&folder);
+    wait_until("the first poll to begin", || asterisk.count("QueueStatus") > 0);
+    asterisk.add("600", "PJSIP/1002", ModelMember::dynamic(), true);
+    wait_until("the foreign member to be removed", || asterisk.members("600").is_empty());
+    let state = asterisk.state();
+    let place = |action: &str, queue: &str| {
+        let is_it = |headers: &Vec<(String, String)>| {
+            headers[0].1 == action
+                && headers.iter().any(|(name, value)| name == "Queue" && value == queue)
+                && !headers.iter().any(|(name, _)| name == "Member")
+        };
+        state.actions.iter().position(is_it)
+    };
+    assert!(place("QueueRemove", "600") > place("QueueStatus", "602"), "{:?}", state.actions);
+    assert!(place("QueueStatus", "602").is_some(), "the last queue of the organization");
+}
+
+/// Asterisk says that it hung a channel up, and the channel listens all the same (a `Local` channel without audio, on
+/// 22.10): the link tries again after longer and longer pauses, and an operator sees it.
+#[test]
+fn a_channel_that_survives_its_hang_up_is_named() {
+    let asterisk = ModelAsterisk::with_queues(&["600", "601"]);
+    let (folder, _sidecar) = linked(&asterisk, "supervisions = \"enforce\"");
+    begin(&asterisk, "17.3", "2002");
+    let said = "refused: hang up: channel 17.3 listens after several hang-ups";
+    wait_until("the word", || command(&folder, &["links", "show", "pbx-1"]).contains(said));
+    let hang_ups = asterisk.count("Hangup");
+    assert!((3..=4).contains(&hang_ups), "{hang_ups} hang-ups in 1.5 s");
 }
 
 /// TRUTH 4: `links reconcile --dry-run --as MODE` lists what another mode would do. The link does nothing, and is as it

@@ -33,6 +33,8 @@ pub struct AsteriskState {
     /// The time of its start.
     pub started: u32,
     pub misbehavior: Misbehavior,
+    /// The account codes of the channels that listen to 1001, by unique id. No hang-up ends them.
+    pub listeners: BTreeMap<String, String>,
     /// Every action that it received, with its headers but for `ActionID`.
     pub actions: Vec<Vec<(String, String)>>,
     /// The connections, for events.
@@ -108,9 +110,20 @@ impl AsteriskState {
                 success(&format!("CoreStartupDate: 2026-11-28\r\nCoreStartupTime: 04:00:{started:02}\r\n"))
             }
             "Status" => {
+                let listens = |(channel, account): (&String, &String)| {
+                    format!(
+                        "Event: Status\r\nChannel: PJSIP/{account}-1\r\nUniqueid: {channel}\r\nAccountCode: {account}\r\n\
+                         BridgeID: \r\nApplication: ChanSpy\r\nData: PJSIP/1001-00000001,q\r\nActionID: {id}\r\n\r\n"
+                    )
+                };
+                let items = self.listeners.len();
                 success("EventList: start\r\nMessage: Channel status will follow\r\n")
-                    + &format!("Event: StatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 0\r\n\r\n")
+                    + &self.listeners.iter().map(listens).collect::<String>()
+                    + &format!(
+                        "Event: StatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: {items}\r\n\r\n"
+                    )
             }
+            "Hangup" => success("Message: Channel Hungup\r\n"),
             "QueueStatus" => {
                 let mut text = success("EventList: start\r\nMessage: Queue status will follow\r\n");
                 let (wanted, mut items) = (value("Member"), 0);

@@ -59,6 +59,8 @@ pub struct EslConnection<'a, S> {
     /// When to look once more at the channels of the last events: a call begins after the event of its beginning, and a
     /// channel outlives the event of its end.
     relook_at: Option<Instant>,
+    /// Whether the link has asked who listens.
+    has_seen_listeners: bool,
     /// The channels whose calls were said to begin or end, each with the looks that are left; at most
     /// [`ESL_CHANNELS_HINTED_MAX`].
     hinted_calls: BTreeMap<Box<str>, u32>,
@@ -121,8 +123,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             input: BytesMut::new(),
             output: vec![],
             hints: VecDeque::new(),
-            // A channel that began to listen just before may not be in the list yet, and its events were not sent.
-            relook_at: Some(Instant::now() + ESL_RELOOK_PAUSE),
+            relook_at: None,
+            has_seen_listeners: false,
             hinted_calls: BTreeMap::new(),
             said_to_listen: BTreeSet::new(),
             listened_to: BTreeMap::new(),
@@ -271,6 +273,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
         self.relook_at = (!calls.is_empty()).then(|| Instant::now() + ESL_RELOOK_PAUSE);
         self.hinted_calls = calls;
         self.keep(Hint::Listeners);
+    }
+
+    /// The link asks who listens. A channel that began just before it connected may not be in the list yet, and no
+    /// event will say so: the link asks once more.
+    pub(super) fn sees_listeners(&mut self) {
+        if !std::mem::replace(&mut self.has_seen_listeners, true) {
+            self.relook_at.get_or_insert(Instant::now() + ESL_RELOOK_PAUSE);
+        }
     }
 
     fn look_at_call_again(&mut self, channel: &str) {

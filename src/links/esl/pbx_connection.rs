@@ -201,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         if !self.rights.may("uuid_getvar") || !self.rights.may("show") {
             return Ok(None);
         }
+        self.sees_listeners();
         let answer = self.ask(&["api show channels as json"]).await?;
         let mut channels = tables::listening_channels(&answer).map_err(|error| table(&error))?;
         // The list is some milliseconds behind the channels.

@@ -1,13 +1,15 @@
 //! Channels that listen to others: what the PBX says of them, compared with the supervisions.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::config::links::SupervisionsMode;
-use crate::limits::HANG_UP_CHECK_PAUSE;
+use crate::limits::HANG_UPS_UNSAID_MAX;
 use crate::links::pbx_connection::{ActionOutcome, LinkError, PbxConnection};
 use crate::links::reconciler::Reconciler;
 use crate::links::reconciler::beliefs::Beliefs;
-use crate::links::supervisions::{Listener, ListenerFinding};
+use crate::links::supervisions::{Listener, ListenerFinding, hang_up_check_pause};
 
 impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
     /// Asks who listens, and compares that with who may.
@@ -43,12 +45,20 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
             self.note_violation(&listener);
         }
         if self.terms.supervisions == SupervisionsMode::Enforce {
-            let violations: Vec<Listener> = self.memory.listeners.violations().cloned().collect();
-            for listener in violations {
+            for listener in self.memory.listeners.violations_to_hang_up(now) {
                 self.hang_up(&listener).await?;
             }
         }
+        if let Some(at) = self.memory.listeners.next_violation_look() {
+            self.check_hang_ups_in(Duration::from_millis(at.0.saturating_sub(now.0)));
+        }
         self.hang_up_revoked().await
+    }
+
+    /// Looks at the listeners after this time, or earlier if that was planned.
+    fn check_hang_ups_in(&mut self, pause: Duration) {
+        let at = Instant::now() + pause;
+        self.hang_up_checked_at = Some(self.hang_up_checked_at.map_or(at, |planned| planned.min(at)));
     }
 
     /// A channel listens to another.
@@ -88,9 +98,7 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
             return Ok(());
         }
         for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
-            if self.hang_up(&listener).await? == ActionOutcome::Done {
-                self.memory.listeners.hung_up(&listener.channel, self.beliefs.now());
-            } else {
+            if self.hang_up(&listener).await? != ActionOutcome::Done {
                 self.memory.listeners.forget(&listener.channel);
             }
         }
@@ -100,8 +108,12 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
     async fn hang_up(&mut self, listener: &Listener) -> Result<ActionOutcome, LinkError> {
         let outcome = self.connection.hang_up(&listener.channel).await?;
         if outcome == ActionOutcome::Done {
+            let hang_ups = self.memory.listeners.hung_up(&listener.channel, self.beliefs.now());
             // Asterisk 16 forgets the hang-up of a channel that takes over a call at that moment.
-            self.hang_up_checked_at.get_or_insert(Instant::now() + HANG_UP_CHECK_PAUSE);
+            self.check_hang_ups_in(hang_up_check_pause(hang_ups));
+            if hang_ups == HANG_UPS_UNSAID_MAX + 1 {
+                self.status.survives(&listener.channel);
+            }
         }
         self.status.hung_up(&listener.channel, Some(listener), outcome);
         Ok(outcome)
