@@ -7,6 +7,7 @@ use crate::gate::endings::is_still_permitted;
 use crate::gate::state::GateState;
 use crate::policy::Organization;
 use crate::policy::directory::User;
+use crate::sessions::calls::Calls;
 use crate::sessions::disk::Disk;
 use crate::sessions::linked_members::{MemberKey, MemberNote};
 use crate::sessions::record::{SavedUser, key_of, record_of, record_without_sessions};
@@ -83,7 +84,8 @@ pub(super) fn begin_supervision(
     now: Moment,
 ) -> bool {
     let is_running = |supervision: &Supervision| {
-        !supervision.ends.has_come(now) && is_still_permitted(organization, supervision, &mut QueueSet::new())
+        !supervision.ends.has_come(now)
+            && is_still_permitted(organization, supervision, &Calls::default(), &mut QueueSet::new())
     };
     let Some(supervision) = restored.filter(is_running) else { return false };
     let number = table.supervisions.next_number();

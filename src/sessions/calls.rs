@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::open_changes::ChangeFate;
-use crate::telephony::{Moment, UserId};
+use crate::telephony::{Moment, QueueId, UserId};
 
 /// The calls of one organization.
 #[derive(Debug, Default)]
@@ -128,6 +128,11 @@ impl Calls {
     /// The agents of the running calls; an agent with several calls several times.
     pub fn agents(&self, now: Moment) -> impl Iterator<Item = UserId> {
         self.known.values().filter(move |known| !known.ends.has_come(now)).map(|known| known.call.agent)
+    }
+
+    /// The queues of the agent's calls, with those that are over but not removed yet.
+    pub fn queues_of(&self, agent: UserId) -> impl Iterator<Item = QueueId> {
+        self.known.values().filter(move |known| known.call.agent == agent).filter_map(|known| known.call.queue)
     }
 
     /// The number of calls, with those that are over but not removed yet.

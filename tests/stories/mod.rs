@@ -56,6 +56,7 @@ mod runbooks;
 mod start;
 mod stop;
 mod store_versions;
+mod supervisable;
 mod supervision;
 mod supervisor_login;
 mod systemd;
