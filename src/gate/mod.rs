@@ -69,7 +69,7 @@ pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
 use commit::writer::write_all;
-pub use commit::writer::{CommitObserver, WallClock};
+pub use commit::writer::{CommitObserver, StoreClock};
 pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
@@ -376,10 +376,11 @@ impl Gate {
         folder: &Path,
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: WallClock,
+        clock: StoreClock,
     ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
-            let (store, restored) = restore::from_disk(&self.state, folder, now)?;
+            let boot = clock().boot;
+            let (store, restored) = restore::from_disk(&self.state, folder, now, boot)?;
             (Some(store), restored)
         } else {
             (restore::without_store(&self.state, now), RestoredSessions::default())
@@ -403,7 +404,7 @@ impl Gate {
         &self,
         store: Box<dyn Store>,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: WallClock,
+        clock: StoreClock,
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -55,6 +55,7 @@ mod reload;
 mod runbooks;
 mod start;
 mod stop;
+mod store_place;
 mod store_versions;
 mod supervisable;
 mod supervision;
