@@ -22,6 +22,7 @@ mod explain;
 mod fastagi;
 mod feature_codes;
 mod first_minute;
+mod foreign_protocol;
 mod freeswitch;
 mod freeswitch_dialplan;
 mod garbage;
