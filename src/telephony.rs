@@ -140,6 +140,54 @@ impl UnixMillis {
     }
 }
 
+/// A time by the clock of the machine that nobody sets, and that also runs while the machine sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootTime {
+    /// Names the run of the machine since it was booted: different after each boot.
+    pub boot: u64,
+    /// Milliseconds since the machine was booted.
+    pub ms: u64,
+}
+
+/// A point in time by the clocks that outlive a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredTime {
+    /// Time by the wall clock.
+    pub wall: UnixMillis,
+    /// Time since the machine was booted. `None`: not known.
+    pub boot: Option<BootTime>,
+}
+
+impl StoredTime {
+    /// The wall time of `now`, if the wall clock had not been set back since this time: at least this time and the time
+    /// that the machine measured since. `None`: the machine was booted in between, and its wall clock is before this
+    /// time, so nobody knows how much time has passed.
+    ///
+    /// ```
+    /// use queuewarden::telephony::{BootTime, StoredTime, UnixMillis};
+    ///
+    /// let time = |wall, boot, ms| StoredTime { wall: UnixMillis(wall), boot: Some(BootTime { boot, ms }) };
+    /// let stored = time(100_000, 1, 5_000);
+    /// // Set back by 50 s while the machine measured 7 s.
+    /// assert_eq!(stored.until(time(57_000, 1, 12_000)), Some(UnixMillis(107_000)));
+    /// assert_eq!(stored.until(time(190_000, 1, 12_000)), Some(UnixMillis(190_000)));
+    /// // After a boot only the wall clock counts.
+    /// assert_eq!(stored.until(time(130_000, 2, 1_000)), Some(UnixMillis(130_000)));
+    /// assert_eq!(stored.until(time(57_000, 2, 1_000)), None);
+    /// ```
+    #[must_use]
+    pub fn until(self, now: Self) -> Option<UnixMillis> {
+        match self.boot.zip(now.boot) {
+            Some((before, after)) if before.boot != after.boot => (now.wall >= self.wall).then_some(now.wall),
+            Some((before, after)) => {
+                let measured = UnixMillis(self.wall.0.saturating_add(after.ms.saturating_sub(before.ms)));
+                Some(now.wall.max(measured))
+            }
+            None => Some(now.wall.max(self.wall)),
+        }
+    }
+}
+
 /// A point in time by two clocks: the wall clock, which can be set, and the uptime, which only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {

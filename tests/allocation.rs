@@ -17,7 +17,7 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::{BatchQuestion, CommitObserver, Gate, QuestionOrigin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
+use queuewarden::telephony::{Moment, QueueSet, StoredTime, UnixMillis};
 use support::{Folder, agi_environment};
 
 thread_local! {
@@ -175,7 +175,10 @@ fn audit_records_of_answers_without_a_change_take_no_heap() {
         retention_max_bytes: 0,
     };
     connection.gate.open_audit(options, 1_000_000_000).unwrap();
-    connection.gate.restore(folder.path(), NOW, Box::new(Silent), Box::new(|| NOW.wall)).unwrap();
+    connection
+        .gate
+        .restore(folder.path(), NOW, Box::new(Silent), Box::new(|| StoredTime { wall: NOW.wall, boot: None }))
+        .unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);

@@ -121,6 +121,14 @@ impl SessionView for AssumedSessions {
     fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
+
+    fn has_call_of(&self, _agent: UserId, _is: &dyn Fn(QueueId) -> bool) -> bool {
+        false
+    }
+
+    fn is_logged_in_to(&self, user: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.table.sessions_of(user).iter().any(|session| is(session.queue))
+    }
 }
 
 /// Prints an explanation as text.

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
 use serde_json::json;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,6 +42,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let json = options.json;
+    // What the sidecar writes is for its user only, whatever mask it inherits. Sockets get their permissions afterwards.
+    umask(Mode::RWXG | Mode::RWXO);
     // Before a second thread exists, because it changes the environment.
     let passed = match PassedSockets::from_environment() {
         Ok(passed) => passed,
@@ -86,7 +90,8 @@ async fn serve(
         Err(StartError::Configuration(problems)) => return print_problems(&problems, json, out),
         Err(error) => return print_error(&error, json, out),
     };
-    announce(&running, json, out)?;
+    // Whoever started the process may read no output.
+    announce(&running, json, out).ok();
     running.notify_ready();
     let mut exit_code = 0;
     let mut reload_after = Instant::now();

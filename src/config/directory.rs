@@ -11,7 +11,8 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Section, SpannedStr};
 use crate::limits::{ID_BYTES_MAX, LEASE_SECONDS_MAX, NUMBER_DIGITS_MAX};
 use crate::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
-use crate::policy::model::{Model, RoleSet};
+use crate::policy::facts::Fact;
+use crate::policy::model::{Grant, Model, RoleSet};
 use crate::telephony::{QueueId, QueueKind, Token, UserId, is_number};
 
 /// Holders of a role that a problem names.
@@ -91,9 +92,14 @@ impl DirectoryReader<'_> {
         });
         let wrap_up_seconds = section.integer("wrap_up_seconds", 0..=LEASE_SECONDS_MAX).unwrap_or(0);
         let callback = section.boolean("callback").unwrap_or(false);
+        let supervisable = section.boolean("supervisable").unwrap_or(true);
+        if !supervisable && self.model_is_known {
+            self.check_closable(&section);
+        }
         if let (Some(id), Some(number)) = (id, number) {
             let kind = kind.unwrap_or(QueueKind::Call);
-            let queue = Queue { id: id.value.into(), number: number.value.into(), kind, wrap_up_seconds, callback };
+            let (id_text, number) = (id.value.into(), number.value.into());
+            let queue = Queue { id: id_text, number, kind, wrap_up_seconds, callback, supervisable };
             match self.builder.queue(queue) {
                 Ok(_) => is_added = true,
                 Err(error) => section.report(&id.span, format!("the queue `{}` cannot be added: {error}", id.value)),
@@ -104,6 +110,19 @@ impl DirectoryReader<'_> {
             self.broken_queues.note_both(names[0].filter(|name| is_free(name)), names[1].filter(|name| is_free(name)));
         }
         section.finish();
+    }
+
+    /// Reports a queue that is closed to supervision, if the model lets users supervise without asking for it.
+    fn check_closable(&self, section: &Section<'_>) {
+        let asks = |grant: &Grant| grant.facts.contains(Fact::QueueSupervisable);
+        let supervising = self.model.actions.iter().filter(|action| action.effect.concerns_a_call());
+        let mut ignoring = supervising.filter(|action| !self.model.grants_of(action).all(|(_, grant)| asks(grant)));
+        if let Some(action) = ignoring.next() {
+            let message =
+                format!("`supervisable = false` has no effect on `{}` in the model `{}`", action.name, self.model.name);
+            let help = "add `queue.supervisable` to the list `where` of every grant of the action";
+            section.report_with_help(&section.span, message, help);
+        }
     }
 
     pub(super) fn user(&mut self, mut section: Section<'_>) {

@@ -11,7 +11,9 @@
 //!
 //! - A line has at most [`LINE_BYTES_MAX`] (1,024) bytes, its LF included. A CR before the LF is accepted.
 //! - Tokens are separated by exactly one space. A key occurs at most once. An unknown key is an error.
-//! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed.
+//! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed. But
+//!   a first line that is no request (`malformed` or `unknown_verb` without a key), and a request line of HTTP at any
+//!   time, end the connection after the answer: the peer speaks another protocol.
 //! - A reply repeats the id of its request. It is `-` when the id cannot be read.
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
 //!   it is unknown where the next line begins.
@@ -102,6 +104,8 @@ pub struct Line {
     /// The secret that the peer must present before a question. `None`: no secret is needed, and any is refused.
     token: Option<Arc<[u8]>>,
     authenticated: bool,
+    /// Whether a line of the peer was a request of this dialect, right or wrong.
+    has_spoken: bool,
     connection: PersistentConnection,
 }
 
@@ -119,7 +123,7 @@ impl Line {
     /// A new connection. With a `token`, the peer must present it before questions are decided.
     #[must_use]
     pub const fn new(token: Option<Arc<[u8]>>) -> Self {
-        Self { authenticated: token.is_none(), token, connection: PersistentConnection::new() }
+        Self { authenticated: token.is_none(), token, has_spoken: false, connection: PersistentConnection::new() }
     }
 
     /// Reads a line without its id: a space, the verb and the keys.
@@ -215,6 +219,7 @@ impl Dialect for Line {
             Some(after_id) => self.read(after_id),
             None => Err(WireError::new(ErrorReason::Malformed)),
         };
+        let is_first = !std::mem::replace(&mut self.has_spoken, true);
         let error = match request {
             Ok(LineRequest::Question(verb, words)) => match question(verb, words) {
                 Ok(event) => return Step::Ask { consumed, event, id },
@@ -234,6 +239,10 @@ impl Dialect for Line {
             Err(error) => error,
         };
         append_error(output, id, error);
+        if is_http(line) || (is_first && is_no_request(error)) {
+            self.connection.finish();
+            return Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish };
+        }
         done(Some(error))
     }
 
@@ -303,6 +312,22 @@ fn split_id(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let (id, after_id) = line.split_at_checked(bytes).unwrap_or_default();
     let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes) && after_id.first().is_none_or(|&byte| byte == b' ');
     if is_id { (id, Some(after_id)) } else { (NO_ID, None) }
+}
+
+/// Whether a line with this error is none of this dialect: a peer whose first line is such a one speaks another protocol.
+const fn is_no_request(error: WireError) -> bool {
+    matches!(error.reason, ErrorReason::Malformed | ErrorReason::UnknownVerb) && error.key.is_none()
+}
+
+/// Whether the line begins a request of HTTP, whose body may be a question of a web page: method, target, version.
+fn is_http(line: &[u8]) -> bool {
+    let mut words = line.split(|&byte| byte == b' ');
+    let [method, target, version] = std::array::from_fn(|_| words.next().unwrap_or_default());
+    !target.is_empty()
+        && !method.is_empty()
+        && method.iter().all(u8::is_ascii_uppercase)
+        && version.starts_with(b"HTTP/")
+        && words.next().is_none()
 }
 
 /// Reads the keys of a question from words that each follow a space.
@@ -403,8 +428,33 @@ mod tests {
             ("9 watch org=x actor=1\n", "9 error reason=unknown_key\n"),
         ];
         for (request, reply) in cases {
-            assert_eq!(replies(&mut Line::new(None), request.as_bytes()), reply, "{request:?}");
+            assert_eq!(replies(&mut spoken(), request.as_bytes()), reply, "{request:?}");
         }
+    }
+
+    /// DOOR E2.
+    #[test]
+    fn another_protocol_gets_one_answer() {
+        let finished = "- error reason=malformed\n(finished)\n";
+        for first in ["\n", "a-b ping\n1 ping\n", "GET /x HTTP/1.1\n", "* / HTTP/1.1\n", "7 look org=x\n"] {
+            let reply = replies(&mut Line::new(None), first.as_bytes());
+            assert!(reply.ends_with("\n(finished)\n") && reply.lines().count() == 2, "{first:?}: {reply:?}");
+        }
+        assert_eq!(replies(&mut spoken(), b"!GET / HTTP/1.1\n1 ping\n"), "- error reason=malformed\n1 pong\n");
+        assert_eq!(replies(&mut Line::new(None), b"!GET / HTTP/1.1\n1 ping\n"), finished);
+        for late in ["GET / HTTP/1.1\r\n1 ping\n", "POST http://x/ HTTP/1.0\n"] {
+            assert!(replies(&mut spoken(), late.as_bytes()).ends_with("malformed\n(finished)\n"), "{late:?}");
+        }
+        for other in ["get / HTTP/1.1\n1 ping\n", "GET / x HTTP/1.1\n1 ping\n", "GET / FTP/1.1\n1 ping\n"] {
+            assert!(replies(&mut spoken(), other.as_bytes()).ends_with("1 pong\n"), "{other:?}");
+        }
+    }
+
+    /// A connection whose first line was a request.
+    fn spoken() -> Line {
+        let mut line = Line::new(None);
+        assert_eq!(replies(&mut line, b"0 ping\n"), "0 pong\n");
+        line
     }
 
     #[test]

@@ -13,9 +13,13 @@ use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 /// The token of the line dialect, in the runs with a token.
 const TOKEN: &[u8] = b"s3cret";
 
+/// The first line of every conversation: after a first line that is no request, nothing is read.
+const FIRST_LINE: &[u8] = b"0 ping\n";
+
 /// Checks that every line gets one reply within its grammar, that the replies do not depend on how the input is cut
 /// into segments, and both with a token and without a token.
 pub fn line_frame(data: &[u8]) {
+    let data = &[FIRST_LINE, data].concat();
     SHIPPED_GATE.with(|gate| {
         for token in [None, Some(TOKEN)] {
             let line = Line::new(token.map(Arc::from));
@@ -28,7 +32,7 @@ pub fn line_frame(data: &[u8]) {
                     "segments change what is consumed or counted"
                 );
             }
-            let (ids, consumed) = line_ids(data);
+            let (ids, consumed, ends_with_http) = line_ids(data);
             assert_eq!(whole.consumed, consumed, "exactly the complete lines are consumed");
             let replies: Vec<&str> = whole.text().split_terminator('\n').collect();
             assert_eq!(replies.len(), ids.len(), "one reply per line: {replies:?}");
@@ -43,7 +47,7 @@ pub fn line_frame(data: &[u8]) {
                 );
                 authenticated |= kind == LineReplyKind::Authenticated;
             }
-            let finished = whole.faults.contains(&ErrorReason::TooLong);
+            let finished = whole.faults.contains(&ErrorReason::TooLong) || ends_with_http;
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
                 let mut goodbye = vec![];
                 whole.dialect.clone().give_up(reason, &data[consumed..], &mut goodbye);
@@ -55,15 +59,16 @@ pub fn line_frame(data: &[u8]) {
     });
 }
 
-/// The ids of the replies to `data`, and the number of bytes that are consumed.
-fn line_ids(data: &[u8]) -> (Vec<&str>, usize) {
+/// The ids of the replies to `data`, the number of bytes that are consumed, and whether a request of HTTP ended the
+/// connection.
+fn line_ids(data: &[u8]) -> (Vec<&str>, usize, bool) {
     let mut ids = vec![];
     let mut rest = data;
     loop {
         let end = rest.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\n');
         let too_long = end.is_none() && rest.len() >= LINE_BYTES_MAX;
         if end.is_none() && !too_long {
-            return (ids, data.len() - rest.len());
+            return (ids, data.len() - rest.len(), false);
         }
         let line = &rest[..end.unwrap_or(LINE_BYTES_MAX)];
         let line = if too_long { line } else { line.strip_suffix(b"\r").unwrap_or(line) };
@@ -71,11 +76,21 @@ fn line_ids(data: &[u8]) -> (Vec<&str>, usize) {
         let readable =
             (1..=REQUEST_ID_BYTES_MAX).contains(&length) && line[..length].iter().all(u8::is_ascii_alphanumeric);
         ids.push(if readable { text(&line[..length]) } else { "-" });
+        if end.is_some() && is_http_request(line) {
+            return (ids, data.len(), true);
+        }
         match end {
             Some(end) => rest = &rest[end + 1..],
-            None => return (ids, data.len()),
+            None => return (ids, data.len(), false),
         }
     }
+}
+
+/// Whether the line begins a request of HTTP, which ends the connection.
+fn is_http_request(line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    matches!(words[..], [method, target, version]
+        if !method.is_empty() && method.iter().all(u8::is_ascii_uppercase) && !target.is_empty() && version.starts_with(b"HTTP/"))
 }
 
 /// Checks that a question holds exactly the keys of its line.

@@ -16,6 +16,7 @@ use crate::policy::model::Effect;
 use crate::policy::resolve::{Question, ReportedCall};
 use crate::policy::{Organization, Policy};
 use crate::sessions::activity::BoundReached;
+use crate::sessions::calls::Calls;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{AlteredSession, SessionTable};
 use crate::telephony::{Moment, OrganizationId, QueueSet, UserId};
@@ -115,9 +116,10 @@ impl<'g> Endings<'g> {
             self.enqueue_session(id, DirtyUser::new(&before, altered.user), changes);
         }
         let mut queues = QueueSet::new();
+        let calls = &table.calls;
         let revoked = table
             .supervisions
-            .revoke(|supervision| now.is_some_and(|now| is_still_permitted(now, supervision, &mut queues)));
+            .revoke(|supervision| now.is_some_and(|now| is_still_permitted(now, supervision, calls, &mut queues)));
         self.state.supervisions_revoked.fetch_add(revoked.len() as u64, Ordering::Relaxed);
         let has_removed_user = |supervision: &Supervision| {
             is_removed(supervision.supervisor) || supervision.target.is_some_and(is_removed)
@@ -131,6 +133,18 @@ impl<'g> Endings<'g> {
             Change::supervision_ended(&before, supervision, cause)
         };
         self.enqueue_supervisions(&before, id, &revoked, revoked.iter().map(change).collect());
+    }
+
+    /// Ends the supervisions of an agent who now has a call of a queue that is closed to supervision.
+    pub(super) fn end_of_closed_calls(&self, table: &mut SessionTable, organization: &Organization) {
+        if !organization.directory.has_closed_queue() {
+            return;
+        }
+        let calls = &table.calls;
+        let over = table.supervisions.revoke(|supervision| !hears_closed_queue(organization, supervision, calls));
+        self.state.supervisions_revoked.fetch_add(over.len() as u64, Ordering::Relaxed);
+        let change = |old| Change::supervision_ended(organization, old, Cause::Revocation);
+        self.enqueue_supervisions(organization, organization.id, &over, over.iter().map(change).collect());
     }
 
     fn enqueue_supervisions(
@@ -173,6 +187,7 @@ impl<'g> Endings<'g> {
 pub(super) fn is_still_permitted(
     organization: &Organization,
     supervision: &Supervision,
+    calls: &Calls,
     queues: &mut QueueSet,
 ) -> bool {
     let directory = &organization.directory;
@@ -189,6 +204,7 @@ pub(super) fn is_still_permitted(
         queue: supervision.queue,
         from: None,
         target,
+        names_call: supervision.call.is_some(),
         group: None,
         role: None,
         attributes: supervision.attributes,
@@ -199,4 +215,13 @@ pub(super) fn is_still_permitted(
     names_are_there
         && action.effect == Effect::Supervise(supervision.mode)
         && decide(&question, &NoSessions, queues).decision.is_allowed()
+        && !hears_closed_queue(organization, supervision, calls)
+}
+
+/// Whether the target has a call of a queue that is closed to supervision, and the supervision is not bound to another
+/// call of the target.
+fn hears_closed_queue(organization: &Organization, supervision: &Supervision, calls: &Calls) -> bool {
+    let directory = &organization.directory;
+    let is_closed = |queue| directory.queue(queue).is_some_and(|queue| !queue.supervisable);
+    supervision.call.is_none() && supervision.target.is_some_and(|target| calls.queues_of(target).any(is_closed))
 }

@@ -152,4 +152,12 @@ impl SessionView for LockedSessions<'_> {
         let of_nobody = || NoSessions.supervisions(supervisor, target);
         self.0.as_ref().map_or_else(of_nobody, |(table, subject)| table.view(*subject).supervisions(supervisor, target))
     }
+
+    fn has_call_of(&self, agent: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.0.as_ref().is_some_and(|(table, subject)| table.view(*subject).has_call_of(agent, is))
+    }
+
+    fn is_logged_in_to(&self, user: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.0.as_ref().is_some_and(|(table, subject)| table.view(*subject).is_logged_in_to(user, is))
+    }
 }

@@ -66,7 +66,7 @@ pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
 use commit::writer::write_all;
-pub use commit::writer::{CommitObserver, WallClock};
+pub use commit::writer::{CommitObserver, StoreClock};
 pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
@@ -373,10 +373,11 @@ impl Gate {
         folder: &Path,
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: WallClock,
+        clock: StoreClock,
     ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
-            let (store, restored) = start::from_disk(&self.state, folder, now)?;
+            let boot = clock().boot;
+            let (store, restored) = start::from_disk(&self.state, folder, now, boot)?;
             (Some(store), restored)
         } else {
             (start::without_store(&self.state, now), RestoredSessions::default())
@@ -400,7 +401,7 @@ impl Gate {
         &self,
         store: Box<dyn Store>,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: WallClock,
+        clock: StoreClock,
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -8,6 +8,7 @@ use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
+use crate::gate::endings::Endings;
 use crate::gate::offers::OfferChange;
 use crate::gate::state::GateState;
 use crate::gate::timed_change::Awaited;
@@ -129,6 +130,9 @@ impl<'g> PbxReports<'g> {
             let (user, until) = (names.actor, event.until);
             let offer = OfferChange { organization, user, call, offered_to: Some(target), until };
             return offer.make(self.state, &mut table, audit(), now).map(AcceptedReport::Enqueued);
+        }
+        if report == PbxReport::CallBegin {
+            Endings::new(self.state).end_of_closed_calls(&mut table, organization);
         }
         let ended = if report.ends_supervisions() { table.supervisions.end_all(ends) } else { vec![] };
         let change = |old| Change::supervision_ended(organization, old, Cause::Report);

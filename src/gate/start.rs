@@ -7,13 +7,14 @@ use crate::gate::endings::is_still_permitted;
 use crate::gate::state::GateState;
 use crate::policy::Organization;
 use crate::policy::directory::User;
+use crate::sessions::calls::Calls;
 use crate::sessions::disk::Disk;
 use crate::sessions::linked_members::{MemberKey, MemberNote};
 use crate::sessions::record::{SavedUser, key_of, record_of, record_without_sessions};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{LoginSession, Moment, Origin, QueueSet, UnixMillis};
+use crate::telephony::{BootTime, LoginSession, Moment, Origin, QueueSet, StoredTime, UnixMillis};
 
 /// Revisions of a change feed that one process may use. The next process begins behind them, so that no watcher resumes
 /// in between.
@@ -60,17 +61,20 @@ pub(super) fn from_disk(
     state: &GateState,
     folder: &Path,
     now: Moment,
+    boot: Option<BootTime>,
 ) -> Result<(Box<dyn Store>, RestoredSessions), StoreError> {
     let (mut disk, history) = Disk::open(folder)?;
-    let last_commit = history.last_commit;
-    let mut restorer = Restorer { state, now, last_commit, restored: RestoredSessions::default(), outdated: vec![] };
+    let time = StoredTime { wall: now.wall, boot };
+    // If nobody knows how much time has passed, every lease is over.
+    let measured = history.last_commit.until(time).unwrap_or(UnixMillis(u64::MAX));
+    let mut restorer = Restorer { state, now, measured, restored: RestoredSessions::default(), outdated: vec![] };
     disk.read(|saved| restorer.restore(saved))?;
     let Restorer { restored, outdated, .. } = restorer;
     // The first write is after the last read: writing to a damaged file may damage more of it.
     disk.count_start(0)?;
     state.change_feeds.begin_at(history.starts.saturating_mul(REVISIONS_PER_PROCESS));
     if !outdated.is_empty() {
-        disk.commit(&Commit { records: &outdated, wall: now.wall })?;
+        disk.commit(&Commit { records: &outdated, time })?;
     }
     Ok((Box::new(disk), restored))
 }
@@ -83,7 +87,8 @@ pub(super) fn begin_supervision(
     now: Moment,
 ) -> bool {
     let is_running = |supervision: &Supervision| {
-        !supervision.ends.has_come(now) && is_still_permitted(organization, supervision, &mut QueueSet::new())
+        !supervision.ends.has_come(now)
+            && is_still_permitted(organization, supervision, &Calls::default(), &mut QueueSet::new())
     };
     let Some(supervision) = restored.filter(is_running) else { return false };
     let number = table.supervisions.next_number();
@@ -95,8 +100,8 @@ pub(super) fn begin_supervision(
 struct Restorer<'g> {
     state: &'g GateState,
     now: Moment,
-    /// When the last commit was made: a clock that was set back since must not prolong a lease.
-    last_commit: UnixMillis,
+    /// The time of now from which leases are measured: a clock that was set back must not prolong them.
+    measured: UnixMillis,
     restored: RestoredSessions,
     /// The records that the store has to get, because the tables differ from the stored ones.
     outdated: Vec<UserRecord>,
@@ -120,7 +125,7 @@ impl Restorer<'_> {
         let user = organization.directory.user_named(saved.user).filter(|user| user.configured_id() == saved.user);
         let mut is_outdated = false;
         for session in &saved.sessions {
-            let restored = user.and_then(|_| session.restored(&organization, self.now, self.last_commit));
+            let restored = user.and_then(|_| session.restored(&organization, self.now, self.measured));
             let now = user.zip(restored).and_then(|(user, restored)| {
                 let number = &organization.directory.queue(restored.queue)?.number;
                 Some(MemberKey::new(number, user.extension()))
@@ -146,13 +151,13 @@ impl Restorer<'_> {
         for supervision in &saved.supervisions {
             let restored = user
                 .map(User::id)
-                .and_then(|supervisor| supervision.restored(&organization, supervisor, self.now, self.last_commit));
+                .and_then(|supervisor| supervision.restored(&organization, supervisor, self.now, self.measured));
             let _began = begin_supervision(&mut table, &organization, restored, self.now);
             // Also one that goes on: it ends earlier now, and the next restart must not give it its time again.
             is_outdated = true;
         }
         // After the clock was set back, the end of a lease on disk is later than the end that is meant.
-        let clock_was_set_back = self.now.wall < self.last_commit;
+        let clock_was_set_back = self.now.wall < self.measured;
         let has_lease = saved.sessions.iter().any(|session| session.ends.is_some());
         if is_outdated || (clock_was_set_back && has_lease) {
             let record = user.map(User::id).and_then(|user| record_of(&table, user));

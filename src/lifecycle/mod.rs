@@ -58,10 +58,16 @@ pub(crate) enum StartError {
     Audit(#[source] AuditError),
     /// Another version of queuewarden wrote the session store.
     #[error(
-        "{0}\n  help: start the queuewarden that wrote the store; or move the file away, and the sidecar starts without \
-         login sessions; `queuewarden restore` brings those of a backup back"
+        "{0}\n  help: start the queuewarden that wrote the store; or move it and `sessions.tally` away, and the sidecar starts \
+         without login sessions; `queuewarden restore` brings those of a backup back"
     )]
     StoreVersion(#[source] StoreError),
+    /// The session store is gone.
+    #[error(
+        "{0}\n  help: put the file back and start again; or remove `sessions.tally` beside it, and the sidecar starts \
+         without login sessions; `queuewarden restore` brings those of a backup back"
+    )]
+    StoreGone(#[source] StoreError),
     /// The session store cannot be read.
     #[error(
         "{0}\n  help: free or repair the disk and start again; if the file is damaged, `queuewarden sessions salvage` keeps its \
@@ -142,11 +148,12 @@ async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
 async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let (folder, now) = (sidecar.settings.state.folder.clone(), sidecar.clock.now());
     let observer = Box::new(WriterObserver(Arc::clone(sidecar)));
-    let clock = Box::new(Clock::system);
+    let clock = Box::new(Clock::stored);
     let gate = Arc::clone(&sidecar.gate);
     let restored = spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?;
     let restored = restored.map_err(|error| match error {
         StoreError::OtherVersion { .. } => StartError::StoreVersion(error),
+        StoreError::Gone { .. } => StartError::StoreGone(error),
         error => StartError::Store(error),
     })?;
     if sidecar.gate.has_store() {

@@ -235,6 +235,11 @@ limits! {
     BACKUP_CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
     /// Pause between two attempts to write to a session store or an audit log that failed.
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+    /// How often the place of the session store is checked: whether its file is still there.
+    STORE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+    /// How often the time is stored while a lease runs and nothing else is. Over a boot of the machine, a wall clock that
+    /// was set back by less than this is not noticed.
+    STORE_TIME_INTERVAL: Duration = Duration::from_secs(10);
     /// Records of the session store that the start passes between threads at once.
     RECORDS_PER_CHUNK: usize = 1_024;
     /// Chunks of records that the start has read and not yet restored; about 400 KB each.

@@ -36,6 +36,8 @@ pub struct Queue {
     pub wrap_up_seconds: u32,
     /// Whether the queue is a Voximplant callback queue.
     pub callback: bool,
+    /// Whether calls of the queue may be supervised.
+    pub supervisable: bool,
 }
 
 /// Users with one or more leading supervisors.
@@ -78,6 +80,8 @@ pub struct Directory {
     queues: Vec<Option<Queue>>,
     /// An entry is the queue id times two, plus 1 if the name is the number and not the id.
     queue_names: NameIndex,
+    /// Whether a queue has `supervisable = false`.
+    has_closed_queue: bool,
     hasher: FixedState,
     groups: Vec<Group>,
     group_ids: HashMap<Box<[u8]>, GroupId, FixedState>,
@@ -145,6 +149,12 @@ impl Directory {
     #[must_use]
     pub fn queue(&self, queue: QueueId) -> Option<&Queue> {
         self.queues.get(usize::from(queue.0))?.as_ref()
+    }
+
+    /// Whether calls of some queue may not be supervised.
+    #[must_use]
+    pub const fn has_closed_queue(&self) -> bool {
+        self.has_closed_queue
     }
 
     /// The group with this id.
@@ -314,6 +324,7 @@ impl<'a> DirectoryBuilder<'a> {
             }
         };
         let names: u32 = if queue.id == queue.number { 1 } else { 2 };
+        self.directory.has_closed_queue |= !queue.supervisable;
         if let Some(slot) = self.directory.queues.get_mut(usize::from(id.0)) {
             *slot = Some(queue);
         }

@@ -80,6 +80,10 @@ closed_list! {
         QueueEdited = "queue.edited",
         /// The target is not marked as protected.
         TargetUnprotected = "target.unprotected",
+        /// No queue that the question concerns has `supervisable = false`: not the queue, not that of a reported call
+        /// of the target and, if no queue and no reported call is named, none that the target serves or is logged in
+        /// to.
+        QueueSupervisable = "queue.supervisable",
         /// The target holds no role that supervises.
         TargetNotPeer = "target.not_peer",
         /// The queue has a wrap-up time.
@@ -128,7 +132,7 @@ impl Fact {
             | Self::GroupLed
             | Self::GroupOwn => DenyReason::TargetOutOfScope,
             Self::FromEdited | Self::QueueEdited => DenyReason::EditorFlagMissing,
-            Self::TargetUnprotected | Self::TargetNotPeer => DenyReason::TargetProtected,
+            Self::TargetUnprotected | Self::QueueSupervisable | Self::TargetNotPeer => DenyReason::TargetProtected,
             Self::QueueWrapUp => DenyReason::WrapupNotConfigured,
             Self::ObjectFree => DenyReason::ObjectInUse,
         };

@@ -30,6 +30,8 @@ pub struct Question<'p> {
     pub from: Option<QueueId>,
     /// The user that the action is applied to. `None`: the action has no target, or the event names none.
     pub target: Option<User<'p>>,
+    /// Whether the event names a reported call. The question then concerns no other call.
+    pub names_call: bool,
     /// The group. `None`: the event names none.
     pub group: Option<GroupId>,
     /// The role that is assigned, as a set of one role. `None`: the event names none.
@@ -56,6 +58,7 @@ impl<'p> Question<'p> {
             queue: None,
             from: None,
             target: None,
+            names_call: false,
             group: None,
             role: None,
             attributes: AttributeSet::via(Via::Phone),
@@ -80,8 +83,14 @@ impl<'p> Question<'p> {
         match self.action.effect.subject() {
             Some(Subject::Target) => self.target.map(User::id),
             Some(Subject::Actor) => Some(self.actor.id()),
-            // A grant may depend on the actor's login session though the action does not change it (rule R54).
-            None => self.action.facts.contains(Fact::SessionOpen).then(|| self.actor.id()),
+            // A grant may depend on the actor's login session though the action does not change it (rule R54), or on
+            // the calls and login sessions of the target.
+            None => {
+                let facts = self.action.facts;
+                let depends_on_target =
+                    facts.contains(Fact::QueueSupervisable) && self.organization.directory.has_closed_queue();
+                (facts.contains(Fact::SessionOpen) || depends_on_target).then(|| self.actor.id())
+            }
         }
     }
 }
@@ -168,6 +177,7 @@ pub fn resolve<'p>(
         queue: named.queue,
         from: named.from,
         target: named.target,
+        names_call: named.names_call,
         group: named.group,
         role: values.role,
         attributes: values.attributes,
@@ -256,6 +266,8 @@ struct NamedEntries<'p> {
     queue: Option<QueueId>,
     from: Option<QueueId>,
     target: Option<User<'p>>,
+    /// Whether the event names a reported call, and the action uses it.
+    names_call: bool,
     group: Option<GroupId>,
 }
 
@@ -295,7 +307,7 @@ impl<'p> NamedEntries<'p> {
         if ![queue, from].into_iter().all(|queue| is_of_right_kind(action, queue, organization)) {
             return Err(known.denied(DenyReason::WrongKind));
         }
-        Ok(Self { queue, from, target, group })
+        Ok(Self { queue, from, target, names_call: call.is_some(), group })
     }
 }
 

@@ -8,22 +8,21 @@
 //! answer to its transfer is sent, and counts again if the answer to the replacement is too late.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
 use std::sync::Arc;
-
-use foldhash::fast::FixedState;
 
 use crate::limits::{
     CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX, OPEN_TRANSFERS_PER_CALL_MAX, TRANSFER_OFFER_SECONDS,
 };
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::open_changes::ChangeFate;
-use crate::telephony::{Moment, UserId};
+use crate::telephony::{Moment, QueueId, UserId};
 
 /// The calls of one organization.
 #[derive(Debug, Default)]
 pub struct Calls {
-    /// The calls, by their ids.
-    known: HashMap<Arc<str>, KnownCall, FixedState>,
+    /// The calls, by their ids. The hash has random keys: ids come from peers, who could choose ids that collide.
+    known: HashMap<Arc<str>, KnownCall, RandomState>,
     /// The calls in the order in which they are forgotten. A call that was reported again, or has ended, leaves an
     /// outdated entry.
     expiring: VecDeque<(Moment, Arc<str>)>,
@@ -130,6 +129,11 @@ impl Calls {
         self.known.values().filter(move |known| !known.ends.has_come(now)).map(|known| known.call.agent)
     }
 
+    /// The queues of the agent's calls, with those that are over but not removed yet.
+    pub fn queues_of(&self, agent: UserId) -> impl Iterator<Item = QueueId> {
+        self.known.values().filter(move |known| known.call.agent == agent).filter_map(|known| known.call.queue)
+    }
+
     /// The number of calls, with those that are over but not removed yet.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -193,11 +197,20 @@ const OUTDATED_ENTRIES_MAX: usize = 64;
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
     use crate::telephony::UnixMillis;
 
     fn at(seconds: u64) -> Moment {
         Moment { wall: UnixMillis(seconds * 1_000), uptime_ms: seconds * 1_000 }
+    }
+
+    /// DOOR E8: ids that collide under the keys of one table do not under those of another.
+    #[test]
+    fn the_hash_of_an_id_is_unpredictable() {
+        let [one, other] = [Calls::default(), Calls::default()].map(|calls| calls.known.hasher().hash_one("c-1"));
+        assert_ne!(one, other);
     }
 
     fn call_of(agent: u32) -> ReportedCall {

@@ -6,6 +6,7 @@
 //! redb trusts its pages: damage may show as a panic. Every access catches panics and reports them as damage.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -21,7 +22,7 @@ use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, RecordError, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
 use crate::sessions::store::{Commit, Store, StoreError, StoreErrorSource};
-use crate::telephony::UnixMillis;
+use crate::telephony::{BootTime, StoredTime, UnixMillis};
 
 /// The file in the state folder.
 pub const FILE_NAME: &str = "sessions.redb";
@@ -41,6 +42,8 @@ mod figure {
     pub(super) const RECORDS: &str = "records";
     pub(super) const CHECKSUMS: &str = "checksums";
     pub(super) const WALL: &str = "wall";
+    pub(super) const BOOT: &str = "boot";
+    pub(super) const BOOT_MS: &str = "boot_ms";
     pub(super) const STARTS: &str = "starts";
     pub(super) const COMMITS: &str = "commits";
 }
@@ -83,6 +86,8 @@ pub struct Disk {
     path: PathBuf,
     commit_count: CommitCount,
     database: Option<Database>,
+    /// The device and the number of the open file. `None`: no file was opened yet.
+    inode: Option<(u64, u64)>,
 }
 
 /// Which pages are trusted when a file is opened.
@@ -99,7 +104,7 @@ enum PageTrust {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreHistory {
     /// The time of the last commit.
-    pub last_commit: UnixMillis,
+    pub last_commit: StoredTime,
     /// The number of processes that used the file before this one.
     pub starts: u64,
 }
@@ -110,12 +115,14 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// When the file cannot be used, or its content is damaged.
+    /// When the file cannot be used, when its content is damaged, or when it is gone but its commits were counted.
     pub fn open(folder: &Path) -> Result<(Self, StoreHistory), StoreError> {
         let mut disk = Self::at(folder.join(FILE_NAME));
         if !disk.path.try_exists().map_err(|error| disk.unusable(error))? {
-            disk.commit_count.remove().map_err(|error| disk.unusable(error))?;
-            disk.create()?;
+            match disk.commit_count.read() {
+                0 => disk.begin_anew()?,
+                commits => return Err(StoreError::Gone { path: disk.path, commits }),
+            }
         }
         disk.reopen()?;
         let history = disk.history()?;
@@ -123,7 +130,7 @@ impl Disk {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { commit_count: CommitCount::beside(&path), path, database: None }
+        Self { commit_count: CommitCount::beside(&path), path, database: None, inode: None }
     }
 
     /// Counts this process among those that used the file, which also shows that the file can be written. From here on
@@ -240,6 +247,11 @@ impl Disk {
         }
     }
 
+    /// The device and the number of the file that is at the path now. `None`: there is none.
+    fn inode_at_path(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino())).ok()
+    }
+
     fn damaged(&self, source: impl Into<StoreErrorSource>) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), source: source.into() }
     }
@@ -298,7 +310,11 @@ impl Disk {
             if !(FORMAT_READ_MIN..=FORMAT).contains(&found) {
                 return Err(AccessError::OtherVersion(found));
             }
-            Ok(StoreHistory { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? })
+            // A store of an earlier queuewarden has no boot time.
+            let boot = (figures.get(figure::BOOT)?, figures.get(figure::BOOT_MS)?);
+            let boot = boot.0.zip(boot.1).map(|(boot, ms)| BootTime { boot: boot.value(), ms: ms.value() });
+            let last_commit = StoredTime { wall: UnixMillis(figure(figure::WALL)?), boot };
+            Ok(StoreHistory { last_commit, starts: figure(figure::STARTS)? })
         })
     }
 
@@ -367,8 +383,28 @@ impl Store for Disk {
         let closed = self.database.take();
         // Closing a damaged file may panic; it is opened anew in any case.
         catch_unwind(AssertUnwindSafe(|| drop(closed))).ok();
+        // Another file has other sessions: the changes of now do not belong into it.
+        self.check_place()?;
         self.database = Some(self.open_existing(PageTrust::Verified)?);
+        self.inode = self.inode_at_path();
         self.check_commit_count()
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        let Some(opened) = self.inode else { return Ok(()) };
+        match self.inode_at_path() {
+            Some(found) if found == opened => Ok(()),
+            Some(_) => Err(StoreError::Replaced { path: self.path.clone() }),
+            None => Err(StoreError::Gone { path: self.path.clone(), commits: self.commit_count.read() }),
+        }
+    }
+
+    fn begin_anew(&mut self) -> Result<(), StoreError> {
+        // A store that begins counts from 0.
+        self.commit_count.remove().map_err(|error| self.unusable(error))?;
+        self.create()?;
+        self.inode = None;
+        self.reopen()
     }
 }
 
@@ -402,7 +438,17 @@ fn write(database: &Database, commit: &Commit<'_>) -> Result<u64, redb::Error> {
         }
         figures.insert(figure::CHECKSUMS, checksums)?;
         figures.insert(figure::RECORDS, sessions.len()?)?;
-        figures.insert(figure::WALL, commit.wall.0)?;
+        figures.insert(figure::WALL, commit.time.wall.0)?;
+        match commit.time.boot {
+            Some(BootTime { boot, ms }) => {
+                figures.insert(figure::BOOT, boot)?;
+                figures.insert(figure::BOOT_MS, ms)?;
+            }
+            None => {
+                figures.remove(figure::BOOT)?;
+                figures.remove(figure::BOOT_MS)?;
+            }
+        }
     }
     commit_counted(transaction)
 }

@@ -6,6 +6,8 @@
 //! A record has a checksum over key and sessions. The store checks its own pages; this checksum also finds a record
 //! that the store returns under another key.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
@@ -178,6 +180,21 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     Some(UserRecord { key, value })
 }
 
+/// The records of all users who have something to save.
+#[must_use]
+pub fn records_of_table(table: &SessionTable) -> Vec<UserRecord> {
+    let Some(organization) = table.organization() else { return vec![] };
+    let mut users: BTreeSet<UserId> = table.all().map(|(user, _)| user).collect();
+    users.extend(table.supervisions.running().map(|supervision| supervision.supervisor));
+    let leaving: Vec<&str> = table.linked().all_leaving().map(|(user, _)| user).collect();
+    users.extend(leaving.iter().filter_map(|user| Some(organization.directory.user_named(user)?.id())));
+    let mut records: Vec<UserRecord> = users.into_iter().filter_map(|user| record_of(table, user)).collect();
+    // Users who are removed, and whose queue members are still to be.
+    let removed = leaving.into_iter().filter(|user| organization.directory.user_named(user).is_none());
+    records.extend(removed.filter_map(|user| record_without_sessions(table, &key_of(&organization.name, user))));
+    records
+}
+
 /// The sessions of the user as they are saved.
 #[must_use]
 pub fn sessions_of<'t>(table: &'t SessionTable, organization: &'t Organization, user: UserId) -> Vec<SavedSession<'t>> {
@@ -309,15 +326,15 @@ fn checksum(key: &[u8], payload: &[u8]) -> u64 {
 }
 
 impl SavedSession<'_> {
-    /// The session in an organization of today. `None`: its queue is removed, or its ground is unknown. `last_commit`
-    /// is the time of the last commit: a clock that was set back since must not prolong a lease.
+    /// The session in an organization of today. `None`: its queue is removed, or its ground is unknown. Its lease
+    /// is measured from `measured`, if that is later than now: a clock that was set back must not prolong a lease.
     #[must_use]
-    pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixMillis) -> Option<LoginSession> {
+    pub fn restored(&self, organization: &Organization, now: Moment, measured: UnixMillis) -> Option<LoginSession> {
         let directory = &organization.directory;
         let queue = directory.queue_named(self.queue)?;
         let left = |ends: u64| {
             let left_max = u64::from(LEASE_SECONDS_MAX).saturating_mul(1_000);
-            let left_ms = ends.saturating_sub(now.wall.0.max(last_commit.0)).min(left_max);
+            let left_ms = ends.saturating_sub(now.wall.0.max(measured.0)).min(left_max);
             Moment {
                 wall: UnixMillis(now.wall.0.saturating_add(left_ms)),
                 uptime_ms: now.uptime_ms.saturating_add(left_ms),
@@ -344,7 +361,7 @@ impl SavedSupervision<'_> {
         organization: &Organization,
         supervisor: UserId,
         now: Moment,
-        last_commit: UnixMillis,
+        measured: UnixMillis,
     ) -> Option<Supervision> {
         let directory = &organization.directory;
         let target = match self.target {
@@ -360,7 +377,7 @@ impl SavedSupervision<'_> {
             attributes = attributes.union(AttributeSet::value(Key::named(key)?, value)?);
         }
         let left_max = u64::from(SUPERVISION_RESTORED_SECONDS_MAX).saturating_mul(1_000);
-        let left_ms = self.ends.saturating_sub(now.wall.0.max(last_commit.0)).min(left_max);
+        let left_ms = self.ends.saturating_sub(now.wall.0.max(measured.0)).min(left_max);
         Some(Supervision {
             supervisor,
             target,

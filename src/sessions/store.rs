@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::telephony::UnixMillis;
+use crate::telephony::StoredTime;
 
 /// The saved sessions of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Commit<'a> {
     /// The users whose sessions changed.
     pub records: &'a [UserRecord],
     /// The time of the commit. After a restart leases are measured from here if the clock was set back.
-    pub wall: UnixMillis,
+    pub time: StoredTime,
 }
 
 /// Why the store cannot be used.
@@ -51,6 +51,20 @@ pub enum StoreError {
         reads_from: u64,
         /// The latest version that is read, which is the one that is written.
         reads_to: u64,
+    },
+    /// The file is gone, but its commits were counted: without it their login sessions would be lost without a word.
+    #[error("{}: the session store is gone, though {commits} commits were written to it", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// The number of commits that were durable.
+        commits: u64,
+    },
+    /// Another file has the place of the open one.
+    #[error("{}: another file has the place of the session store", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
     },
     /// The file cannot be read or written: the disk is full or fails.
     #[error("{}: {source}", path.display())]
@@ -89,6 +103,24 @@ pub trait Store: Send {
     ///
     /// # Errors
     ///
-    /// When the store is still unusable.
+    /// When the store is still unusable. [`StoreError::Gone`]: only [`Store::begin_anew`] helps.
     fn reopen(&mut self) -> Result<(), StoreError>;
+
+    /// Checks that a restart would find what is committed.
+    ///
+    /// # Errors
+    ///
+    /// When the file of the store is gone, or another one has its place.
+    fn check_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Makes a new, empty store in place of one that is gone.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    fn begin_anew(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

@@ -514,4 +514,12 @@ impl SessionView for SubjectSessions<'_> {
     fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
+
+    fn has_call_of(&self, agent: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.table.calls.queues_of(agent).any(is)
+    }
+
+    fn is_logged_in_to(&self, user: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.table.sessions_of(user).iter().any(|session| is(session.queue))
+    }
 }

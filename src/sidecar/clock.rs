@@ -1,9 +1,17 @@
 //! The only reader of the system's clocks; all other code gets the time as an argument.
 
+use std::fs;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::telephony::{Moment, UnixMillis};
+use rustix::time::{ClockId, clock_gettime};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::telephony::{BootTime, Moment, StoredTime, UnixMillis};
+
+/// The file in which Linux names the run of the machine since it was booted.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How long one reading of the wall clock is used, in milliseconds: in between, the monotonic clock continues it.
 const WALL_CLOCK_INTERVAL_MS: u64 = 100;
@@ -48,6 +56,17 @@ impl Clock {
     #[must_use]
     pub fn system() -> UnixMillis {
         UnixMillis(in_ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)))
+    }
+
+    /// The time by the clocks that outlive the process.
+    #[must_use]
+    pub fn stored() -> StoredTime {
+        static BOOT: OnceLock<Option<u64>> = OnceLock::new();
+        let boot = *BOOT.get_or_init(|| Some(xxh3_64(fs::read(BOOT_ID).ok()?.trim_ascii())));
+        let since_boot = clock_gettime(ClockId::Boottime);
+        let since_boot = Duration::new(u64::try_from(since_boot.tv_sec).unwrap_or(0), 0)
+            .saturating_add(Duration::from_nanos(u64::try_from(since_boot.tv_nsec).unwrap_or(0)));
+        StoredTime { wall: Self::system(), boot: boot.map(|boot| BootTime { boot, ms: in_ms(since_boot) }) }
     }
 
     /// The moment with this uptime, if the wall clock says `wall_ms`.

@@ -62,6 +62,14 @@ impl SessionView for LoggedIn {
     fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> SupervisionCounts {
         SupervisionCounts::default()
     }
+
+    fn has_call_of(&self, _agent: UserId, _is: &dyn Fn(QueueId) -> bool) -> bool {
+        false
+    }
+
+    fn is_logged_in_to(&self, _user: UserId, _is: &dyn Fn(QueueId) -> bool) -> bool {
+        false
+    }
 }
 
 fn explained(policy: &Policy, event: &Event<'_>, logged_in: &[String]) -> Explanation {

@@ -4,8 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use queuewarden::config;
@@ -15,7 +14,7 @@ use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{CommitObserver, Gate, OperatorName};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
+use queuewarden::telephony::{BootTime, Moment, QueueSet, StoredTime, UnixMillis};
 
 use crate::properties::naive_model::{
     ModelOrganization, ModelQuestion, ModelTime, NaiveModel, Pause, SupervisionTarget,
@@ -90,8 +89,10 @@ struct History {
     state: tempfile::TempDir,
     gate: Gate,
     naive_model: NaiveModel,
-    /// The wall clock of the store, in milliseconds since 1970.
-    wall_ms: Arc<AtomicU64>,
+    /// What the clocks of the store say.
+    store_clock: Arc<Mutex<StoredTime>>,
+    /// The time since the machine was booted.
+    boot: BootTime,
     now: ModelTime,
     /// The last steps, for the message of a failure.
     steps: Vec<String>,
@@ -110,7 +111,8 @@ impl History {
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            wall_ms: Arc::default(),
+            store_clock: Arc::new(Mutex::new(StoredTime { wall: UnixMillis(0), boot: None })),
+            boot: BootTime { boot: 1, ms: 60_000 },
             now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
@@ -125,10 +127,15 @@ impl History {
         Moment { wall: UnixMillis(self.now.wall_ms), uptime_ms: self.now.uptime_ms }
     }
 
+    fn set_store_clock(&self) {
+        let wall = UnixMillis(self.now.wall_ms);
+        *self.store_clock.lock().unwrap() = StoredTime { wall, boot: Some(self.boot) };
+    }
+
     fn open(&mut self) {
-        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
-        let wall_ms = Arc::clone(&self.wall_ms);
-        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)));
+        self.set_store_clock();
+        let store_clock = Arc::clone(&self.store_clock);
+        let clock = Box::new(move || *store_clock.lock().unwrap());
         self.gate.restore(self.state.path(), self.moment(), Box::new(FailsOnError), clock).unwrap();
     }
 
@@ -209,7 +216,8 @@ impl History {
             1 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             _ => {}
         }
-        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
+        self.boot.ms += ms;
+        self.set_store_clock();
         self.record_step(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
         self.naive_model.pass(self.now);
@@ -222,7 +230,12 @@ impl History {
         drop(disk);
         // The process was stopped for a while, and the wall clock may have been set in between.
         self.now.uptime_ms = self.random_source.below(2_000) as u64;
-        self.now.wall_ms += self.random_source.below(20_000) as u64;
+        let stopped_ms = self.random_source.below(20_000) as u64;
+        self.now.wall_ms += stopped_ms;
+        self.boot.ms += stopped_ms;
+        if self.random_source.one_in(4) {
+            self.boot = BootTime { boot: self.boot.boot + 1, ms: self.random_source.below(20_000) as u64 };
+        }
         match self.random_source.below(5) {
             0 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             1 => self.now.wall_ms += self.random_source.below(600_000) as u64,
@@ -233,7 +246,16 @@ impl History {
         self.gate = gate;
         self.load();
         self.open();
-        self.naive_model.restart(self.now, kept.last_commit.0);
+        let (stored, booted) = (kept.last_commit, kept.last_commit.boot.is_some_and(|at| at.boot != self.boot.boot));
+        let measured_ms = match stored.boot {
+            // DOOR E11: over a boot the wall clock counts, and a clock before the last stored time ends every lease.
+            Some(_) if booted && self.now.wall_ms < stored.wall.0 => u64::MAX,
+            Some(_) if booted => self.now.wall_ms,
+            // Within a boot no restart lengthens a lease.
+            Some(at) => self.now.wall_ms.max(stored.wall.0 + self.boot.ms - at.ms),
+            None => self.now.wall_ms.max(stored.wall.0),
+        };
+        self.naive_model.restart(self.now, measured_ms);
         self.gate.end_what_is_over(self.moment());
         self.naive_model.pass(self.now);
         self.compare();

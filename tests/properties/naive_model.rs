@@ -360,16 +360,16 @@ impl NaiveModel {
 
     /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions go on for 30 s;
     /// calls are lost.
-    pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
+    pub(crate) fn restart(&mut self, now: ModelTime, measured_ms: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {
-                let left = ends.wall_ms.saturating_sub(now.wall_ms.max(last_commit)).min(LEASE_SECONDS_MAX * 1_000);
+                let left = ends.wall_ms.saturating_sub(now.wall_ms.max(measured_ms)).min(LEASE_SECONDS_MAX * 1_000);
                 ModelTime { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left }
             });
         }
         self.supervisions.retain(|at| !at.revoked);
         for at in &mut self.supervisions {
-            let left = at.ends.wall_ms.saturating_sub(now.wall_ms.max(last_commit)).min(RESTORED_SECONDS * 1_000);
+            let left = at.ends.wall_ms.saturating_sub(now.wall_ms.max(measured_ms)).min(RESTORED_SECONDS * 1_000);
             at.ends = ModelTime { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left };
         }
         self.calls.clear();

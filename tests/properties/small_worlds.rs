@@ -48,7 +48,9 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
     for (id, number, kind, wrap_up_seconds, callback) in
         [("q0", "600", QueueKind::Call, 30, false), ("q1", "601", QueueKind::RingGroup, 0, true)]
     {
-        builder.queue(Queue { id: id.into(), number: number.into(), kind, wrap_up_seconds, callback }).unwrap();
+        builder
+            .queue(Queue { id: id.into(), number: number.into(), kind, wrap_up_seconds, callback, supervisable: true })
+            .unwrap();
     }
     let mut ids = vec![];
     for &(id, extension, person) in people {

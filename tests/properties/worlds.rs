@@ -39,6 +39,7 @@ pub(crate) struct RandomQueue {
     kind: &'static str,
     wrap_up_seconds: usize,
     callback: bool,
+    supervisable: bool,
 }
 
 /// A user of an organization.
@@ -163,6 +164,7 @@ impl RandomOrganization {
                 kind: random_source.pick(KINDS),
                 wrap_up_seconds: if random_source.one_in(2) { 30 } else { 0 },
                 callback: random_source.one_in(3),
+                supervisable: !random_source.one_in(5),
             });
         }
     }
@@ -301,6 +303,7 @@ impl RandomOrganization {
             }
             ["set", "protected", "=", "false", "for", user] => self.user(user).protected = false,
             ["set", "`wrap_up_seconds", ..] => self.queue(words[words.len() - 1]).wrap_up_seconds = 30,
+            ["set", "`supervisable", ..] => self.queue(words[words.len() - 1]).supervisable = true,
             ["set", "`callback", ..] => self.queue(words[words.len() - 1]).callback = true,
             ["set", "`outbound", ..] => self.group(quoted[1]).outbound = Some(quoted[0] == "outbound = true"),
             ["remove", "`outbound`", ..] => self.group(quoted[1]).outbound = None,
@@ -368,7 +371,14 @@ impl RandomOrganization {
         let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
         let new_id: &'static str = Box::leak(format!("new-{name}").into_boxed_str());
         let (id, number) = if is_number { (new_id, name) } else { (name, "0") };
-        self.queues.push(RandomQueue { id, number, kind: "call", wrap_up_seconds: 0, callback: false });
+        self.queues.push(RandomQueue {
+            id,
+            number,
+            kind: "call",
+            wrap_up_seconds: 0,
+            callback: false,
+            supervisable: true,
+        });
     }
 
     /// The organization file of the product.
@@ -399,9 +409,10 @@ impl RandomOrganization {
                 writeln!(text, "{key} = {limit}").unwrap();
             }
         }
-        for RandomQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
+        for RandomQueue { id, number, kind, wrap_up_seconds, callback, supervisable } in &self.queues {
             write!(text, "[[queues]]\nid = {id:?}\nnumber = {number:?}\nkind = {kind:?}\n").unwrap();
             write!(text, "wrap_up_seconds = {wrap_up_seconds}\ncallback = {callback}\n").unwrap();
+            writeln!(text, "supervisable = {supervisable}").unwrap();
         }
         for RandomUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
             write!(text, "[[users]]\nid = {id:?}\nextension = {extension:?}\nroles = {roles:?}\n").unwrap();

@@ -74,7 +74,7 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
         }
         // OPEN: the target need not be logged in or in wrap-up.
         "call.watch" if is_lamp_of_colleague(case) => {
-            let protected = case.target.is_some_and(|target| target.protected);
+            let protected = case.target.is_some_and(|target| target.protected) || case.concerns_closed_queue();
             let route = Route::open().need(Stage::SelfTarget, !case.is_self_target(), "self_target").need(
                 Stage::Protection,
                 !protected,
@@ -138,7 +138,9 @@ fn is_protected(case: &Case<'_>) -> bool {
     let Some(target) = case.target else {
         return false;
     };
-    target.protected || (target.is("supervisor") && !case.world.setting("supervisor.supervise_peers"))
+    target.protected
+        || case.concerns_closed_queue()
+        || (target.is("supervisor") && !case.world.setting("supervisor.supervise_peers"))
 }
 
 /// TRUTH 3: with the setting, whoever they are, colleagues watch each other's calls; what a role allows beside that is

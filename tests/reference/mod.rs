@@ -424,6 +424,22 @@ impl Case<'_> {
         self.question.value("via") == Some("dashboard")
     }
 
+    /// DOOR 4: `supervisable = false`. Without a queue the call may be one of any queue that the target serves or is
+    /// logged in to.
+    fn concerns_closed_queue(&self) -> bool {
+        let Some(queue) = self.queue else {
+            let Some(target) = self.target else {
+                return false;
+            };
+            let takes_calls_of = |queue: &Queue| {
+                target.serves(queue)
+                    || self.sessions.iter().any(|session| session.user == target.id && session.queue == queue.id)
+            };
+            return self.world.queues.iter().any(|queue| !queue.supervisable && takes_calls_of(queue));
+        };
+        !queue.supervisable
+    }
+
     fn is_self_target(&self) -> bool {
         self.target.is_some_and(|target| target.id == self.actor.id)
     }
@@ -526,6 +542,7 @@ struct Queue {
     kind: String,
     wrap_up_seconds: i64,
     callback: bool,
+    supervisable: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -603,7 +620,7 @@ impl World {
             }
         }
         for table in tables_of(&file, "queues") {
-            assert_keys(table, &["id", "number", "kind", "wrap_up_seconds", "callback"]);
+            assert_keys(table, &["id", "number", "kind", "wrap_up_seconds", "callback", "supervisable"]);
             let wrap_up_seconds = table.get("wrap_up_seconds").map(|value| value.as_integer().expect("seconds"));
             world.queues.push(Queue {
                 id: text_of(table, "id"),
@@ -611,6 +628,7 @@ impl World {
                 kind: table.get("kind").map_or("call", |kind| kind.as_str().expect("kind")).to_owned(),
                 wrap_up_seconds: wrap_up_seconds.unwrap_or(0),
                 callback: flag_of(table, "callback").unwrap_or(false),
+                supervisable: flag_of(table, "supervisable").unwrap_or(true),
             });
         }
         for table in tables_of(&file, "groups") {

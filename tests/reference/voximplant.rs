@@ -270,7 +270,7 @@ fn not_self(case: &Case<'_>, route: Route) -> Vec<Route> {
 
 /// T9, T10. OPEN: to view the own conversation is `self_target`, as to join it.
 fn monitor(case: &Case<'_>, routes: &[Route]) -> Vec<Route> {
-    let is_protected = case.target.is_some_and(|target| target.protected);
+    let is_protected = case.target.is_some_and(|target| target.protected) || case.concerns_closed_queue();
     let mut monitored = Vec::new();
     for route in routes {
         monitored.push(route.need(Stage::SelfTarget, !case.is_self_target(), "self_target").need(

@@ -53,6 +53,11 @@ const fn meaning(fact: Fact) -> &'static str {
         Fact::FromEdited => "The actor has the editor flag on the queue in `from`.",
         Fact::QueueEdited => "The actor has the editor flag on the queue.",
         Fact::TargetUnprotected => "The target does not have `protected = true`.",
+        Fact::QueueSupervisable => {
+            "No queue that the question concerns has `supervisable = false`: neither its queue nor, unless it names a \
+             reported call, the queue of a reported call of the target or, without a queue, one that the target serves \
+             or is logged in to."
+        }
         Fact::TargetNotPeer => "The target holds no role that supervises.",
         Fact::QueueWrapUp => "The queue has a wrap-up time.",
         Fact::ObjectFree => "The object is not in use.",

@@ -59,7 +59,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
             "Add the target to a group that the actor leads, or do as `explain` says. A code with `{target}` for an \
              action on oneself: dial one's own extension."
         }
-        DenyReason::TargetProtected => "Set `protected = false` for the target, or turn on `supervise_peers`.",
+        DenyReason::TargetProtected => {
+            "Set `protected = false` for the target or `supervisable = true` for the queue, or turn on `supervise_peers`. \
+             If the target also serves a queue with `supervisable = false`, name the queue or the call."
+        }
         DenyReason::TargetSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_target_max`.",
         DenyReason::TooLate => {
             "Compare the clocks of the PBX and of the sidecar; see `queuewarden_peer_clock_offsets_total`, and whether \

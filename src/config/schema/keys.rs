@@ -475,6 +475,12 @@ const QUEUES: &[KeyText] = &[
     ),
     key("wrap_up_seconds", "`0`", "", "Seconds after a call before the next call is offered; 0: no wrap-up."),
     key("callback", "`false`", "", "Whether the queue is a callback queue (Voximplant)."),
+    key(
+        "supervisable",
+        "`true`",
+        "",
+        "Whether calls of the queue may be supervised. `false`: nobody listens to, whispers into or joins a call of the queue, as card payments or a works council may demand.",
+    ),
 ];
 
 const USERS: &[KeyText] = &[

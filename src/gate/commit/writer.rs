@@ -20,10 +20,13 @@ use crate::gate::commit::queue::{CommitQueue, WriterWork};
 use crate::gate::commit::take_back;
 use crate::gate::state::GateState;
 use crate::gate::timed_change;
-use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
-use crate::sessions::record::{record_of, record_without_sessions};
+use crate::limits::{
+    AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_CHECK_INTERVAL,
+    STORE_RETRY_INTERVAL, STORE_TIME_INTERVAL,
+};
+use crate::sessions::record::{record_of, record_without_sessions, records_of_table};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
-use crate::telephony::UnixMillis;
+use crate::telephony::{StoredTime, UnixMillis};
 
 /// What the writer reports of its work, for metrics and the log.
 pub trait CommitObserver: Send {
@@ -39,8 +42,8 @@ pub trait CommitObserver: Send {
     fn audit_recovered(&self) {}
 }
 
-/// The wall clock, for the times in the audit log and in the session store.
-pub type WallClock = Box<dyn Fn() -> UnixMillis + Send + Sync>;
+/// The clocks for the times in the audit log and in the session store.
+pub type StoreClock = Box<dyn Fn() -> StoredTime + Send + Sync>;
 
 /// Writes until the commit queue is stopped and empty.
 pub(crate) fn write_all(
@@ -48,7 +51,7 @@ pub(crate) fn write_all(
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &dyn CommitObserver,
-    clock: &dyn Fn() -> UnixMillis,
+    clock: &dyn Fn() -> StoredTime,
 ) {
     // Dropped after the writer, when the log and the store are closed: a process that ended earlier would leave a file
     // to repair.
@@ -74,9 +77,12 @@ struct Writer<'w> {
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
-    clock: &'w dyn Fn() -> UnixMillis,
-    /// The latest time that was stored.
-    latest: UnixMillis,
+    clock: &'w dyn Fn() -> StoredTime,
+    /// The time of the last commit.
+    latest: StoredTime,
+    /// When the last commit was made, and when the place of the store was last checked.
+    committed: Instant,
+    checked: Instant,
     /// Whether the last write of the session store failed. INVARIANT: while it is true, so is the flag of the same name
     /// in the commit queue, which refuses changes. The queue's flag may stay true for longer: until the store has the
     /// records of all dirty users.
@@ -100,7 +106,7 @@ impl<'w> Writer<'w> {
         store: Box<dyn Store>,
         log: Option<AuditLog>,
         observer: &'w dyn CommitObserver,
-        clock: &'w dyn Fn() -> UnixMillis,
+        clock: &'w dyn Fn() -> StoredTime,
     ) -> Self {
         let buffered = Vec::with_capacity(if log.is_some() { AUDIT_BUFFER_BYTES_MAX } else { 0 });
         let now = Instant::now();
@@ -110,7 +116,9 @@ impl<'w> Writer<'w> {
             log,
             observer,
             clock,
-            latest: UnixMillis(0),
+            latest: StoredTime { wall: UnixMillis(0), boot: None },
+            committed: now,
+            checked: now,
             store_fails: false,
             audit_fails: false,
             retry_at: now,
@@ -137,6 +145,7 @@ impl<'w> Writer<'w> {
                 WriterWork::Idle => self.flush_audit_buffer(),
                 WriterWork::Stop => break,
             }
+            self.look_after_store();
         }
         self.finish();
     }
@@ -172,20 +181,14 @@ impl<'w> Writer<'w> {
                     self.observer.recovered();
                 }
             }
-            Err(error) => {
-                take_back::after_store_failure(self.state, group);
-                self.retry_at = next_retry();
-                if !std::mem::replace(&mut self.store_fails, true) {
-                    self.observer.failed(&error);
-                }
-            }
+            Err(error) => self.fail_store(group, &error),
         }
     }
 
     /// Appends packed records to the audit log. After a failure one more record says that the log can be written again.
     fn write_audit(&mut self, records: &[u8]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let now_ms = (self.clock)().0;
+        let now_ms = (self.clock)().wall.0;
         let written = if self.audit_fails {
             let resumed = AuditRecord::about(About::Resumed).packed();
             log.write(&[&resumed, records].concat(), now_ms)?
@@ -207,22 +210,63 @@ impl<'w> Writer<'w> {
     /// Makes the records of these users durable, as memory has them now. That may include changes of a later group:
     /// they are written earlier than they need to be.
     fn write_store<'u>(&mut self, users: impl IntoIterator<Item = &'u DirtyUser>) -> Result<(), StoreError> {
-        if self.store_fails {
-            self.store.reopen()?;
-        }
-        let mut records: Vec<UserRecord> = users.into_iter().map(|user| current_record(self.state, user)).collect();
+        let reopened = if self.store_fails { self.store.reopen() } else { Ok(()) };
+        let mut records: Vec<UserRecord> = match reopened {
+            // Memory has all sessions.
+            Err(StoreError::Gone { .. }) => {
+                self.store.begin_anew()?;
+                all_records(self.state)
+            }
+            reopened => {
+                reopened?;
+                users.into_iter().map(|user| current_record(self.state, user)).collect()
+            }
+        };
         // Deletions first: the key of a deleted record may be that of another user now.
         records.sort_by_key(|record| record.value.is_some());
-        // Never an earlier time than before: a clock that is set back lengthens no lease over a restart.
-        self.latest = self.latest.max((self.clock)());
-        self.store.commit(&Commit { records: &records, wall: self.latest })
+        self.commit(&records)
+    }
+
+    fn commit(&mut self, records: &[UserRecord]) -> Result<(), StoreError> {
+        let now = (self.clock)();
+        // A clock that is set back lengthens no lease over a restart: the stored time goes on by the machine's own.
+        let wall = self.latest.until(now).unwrap_or(now.wall);
+        self.latest = StoredTime { wall, ..now };
+        self.committed = Instant::now();
+        self.store.commit(&Commit { records, time: self.latest })
+    }
+
+    /// Notices that the store was removed or replaced, and stores the time while a lease runs.
+    fn look_after_store(&mut self) {
+        if self.store_fails {
+            return;
+        }
+        let mut looked = Ok(());
+        if self.checked.elapsed() >= STORE_CHECK_INTERVAL {
+            self.checked = Instant::now();
+            looked = self.store.check_place();
+        }
+        if looked.is_ok() && self.committed.elapsed() >= STORE_TIME_INTERVAL && has_lease(self.state) {
+            looked = self.commit(&[]);
+        }
+        if let Err(error) = looked {
+            self.fail_store(&CommitGroup::default(), &error);
+        }
+    }
+
+    fn fail_store(&mut self, group: &CommitGroup, error: &StoreError) {
+        take_back::after_store_failure(self.state, group);
+        self.retry_at = next_retry();
+        if !std::mem::replace(&mut self.store_fails, true) {
+            self.observer.failed(error);
+        }
     }
 
     /// Publishes changes that are durable. A change that is durable after its `until` is undone instead: its answer
     /// would come too late.
     fn conclude(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
         let is_timed = group.changes.iter().any(|grouped| grouped.change.timed.is_some());
-        let now = if is_timed { (self.clock)() } else { UnixMillis(0) };
+        let now = if is_timed { (self.clock)().wall } else { UnixMillis(0) };
         for GroupedChange { change, .. } in group.changes.iter().filter(|grouped| filter(grouped)) {
             match change.timed.as_ref().filter(|timed| timed.must_be_undone(now)) {
                 Some(late) => timed_change::undo(self.state, late),
@@ -268,7 +312,7 @@ impl<'w> Writer<'w> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = first_records(rest, log.chunk_bytes());
-            match log.write(chunk, (self.clock)().0) {
+            match log.write(chunk, (self.clock)().wall.0) {
                 Ok(written) => {
                     audit.count_written(written);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -283,7 +327,7 @@ impl<'w> Writer<'w> {
         }
         if self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            audit.count_written(log.maintain((self.clock)().0)?);
+            audit.count_written(log.maintain((self.clock)().wall.0)?);
         }
         Ok(())
     }
@@ -297,7 +341,7 @@ impl<'w> Writer<'w> {
         // Again, for the records that were buffered meanwhile.
         self.flush_audit_buffer();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), (self.clock)().0)
+            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), (self.clock)().wall.0)
         {
             self.count_written(written);
         }
@@ -326,4 +370,18 @@ fn current_record(state: &GateState, user: &DirtyUser) -> UserRecord {
         own_record.or_else(|| record_without_sessions(&table, &user.key))
     });
     record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
+}
+
+/// The records of all users, as memory has them now.
+fn all_records(state: &GateState) -> Vec<UserRecord> {
+    let mut records = vec![];
+    for organization in state.tables.in_use() {
+        let Some(table) = state.tables.lock(organization) else { continue };
+        records.extend(records_of_table(&table));
+    }
+    records
+}
+
+fn has_lease(state: &GateState) -> bool {
+    state.tables.in_use().any(|organization| state.tables.lock(organization).is_some_and(|table| table.has_leases()))
 }

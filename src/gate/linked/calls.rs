@@ -5,6 +5,7 @@
 
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::DirtyUser;
+use crate::gate::endings::Endings;
 use crate::gate::linked::LinkedOrganization;
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::linked_members::MemberKey;
@@ -19,7 +20,14 @@ impl LinkedOrganization<'_> {
         let Some(mut locked) = self.lock() else { return false };
         let Some((agent, queue)) = locked.find(key).filter(|_| Token::parse_call(call).is_some()) else { return false };
         let reported = ReportedCall { agent, queue: Some(queue) };
-        locked.table.calls.get(call, now) == Some(reported) || locked.table.calls.begin(call, reported, now)
+        if locked.table.calls.get(call, now) == Some(reported) {
+            return true;
+        }
+        let begins = locked.table.calls.begin(call, reported, now);
+        if let Some(organization) = locked.organization.clone() {
+            Endings::new(self.state).end_of_closed_calls(&mut locked.table, &organization);
+        }
+        begins
     }
 
     /// Ends a call, and with it the supervisions of the call.

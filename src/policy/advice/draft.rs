@@ -71,9 +71,20 @@ pub(super) struct DraftSessions {
     in_queue: Vec<usize>,
     in_organization: usize,
     supervisions: SupervisionCounts,
+    /// The users who are the agent of a reported call of a queue, with the queue; positions in the draft.
+    calls: Vec<(UserId, QueueId)>,
+    /// The users who are logged in to a queue, with the queue; positions in the draft.
+    logged_in: Vec<(UserId, QueueId)>,
 }
 
 impl DraftSessions {
+    /// Whether the user is on a reported call of the queue, or logged in to it, of the queues that are closed to
+    /// supervision; both are positions in the draft.
+    pub(super) fn has(&self, user: usize, queue: usize) -> bool {
+        let Some(pair) = user_id(user).zip(queue_id(queue)) else { return false };
+        self.calls.contains(&pair) || self.logged_in.contains(&pair)
+    }
+
     pub(super) fn begin(&mut self, session: LoginSession) {
         if let Err(position) = self.of_subject.binary_search_by_key(&session.queue, |session| session.queue) {
             self.of_subject.insert(position, session);
@@ -97,6 +108,14 @@ impl SessionView for DraftSessions {
     fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> SupervisionCounts {
         self.supervisions
     }
+
+    fn has_call_of(&self, agent: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.calls.iter().any(|&(of, queue)| of == agent && is(queue))
+    }
+
+    fn is_logged_in_to(&self, user: UserId, is: &dyn Fn(QueueId) -> bool) -> bool {
+        self.logged_in.iter().any(|&(of, queue)| of == user && is(queue))
+    }
 }
 
 /// The entries of an organization that a draft copies, by their ids.
@@ -113,7 +132,7 @@ impl Copied {
         organization: &Organization,
         event: &Event<'_>,
         call: Option<ReportedCall>,
-        sessions: &[LoginSession],
+        sessions: &impl SessionView,
     ) -> Self {
         let directory = &organization.directory;
         let dialed = match event.request {
@@ -131,7 +150,7 @@ impl Copied {
         let queues = [named(event.queue), named(event.from), digits(dialed.queue)];
         copied.queues.extend(queues.iter().flatten().filter_map(|name| directory.queue_named(name)));
         copied.queues.extend(call.and_then(|call| call.queue));
-        copied.queues.extend(sessions.iter().map(|session| session.queue));
+        copied.queues.extend(sessions.of_subject().iter().map(|session| session.queue));
         copied.groups.extend(event.group.and_then(|name| directory.group_named(&name)));
         // An action that names no queue is about every queue that the actor serves.
         let names_queue = event.queue.is_some() || dialed.queue.is_some();
@@ -152,6 +171,14 @@ impl Copied {
             copied.groups.extend(directory.groups_of(user.id()).iter().take(LISTED_MAX));
             copied.groups.extend(directory.led_groups(user.id()).iter().map(|&(_, group)| group).take(LISTED_MAX));
         }
+        copied.queues.extend(closed_queues(directory).filter(|&queue| {
+            let is_of_user = |user: &User<'_>| {
+                user.serves(queue)
+                    || sessions.has_call_of(user.id(), &|of_call| of_call == queue)
+                    || sessions.is_logged_in_to(user.id(), &|of_session| of_session == queue)
+            };
+            people.iter().any(is_of_user)
+        }));
         // A user who must be the only holder of a role is part of every trial: a second holder would not load.
         let sole = organization.model.held_by_one;
         if !sole.is_empty() {
@@ -181,6 +208,11 @@ impl Copied {
     }
 }
 
+/// The queues that are closed to supervision.
+fn closed_queues(directory: &Directory) -> impl Iterator<Item = QueueId> {
+    directory.queues().filter(|(_, queue)| !queue.supervisable).map(|(id, _)| id)
+}
+
 fn unique<T: Copy + Ord>(list: &mut Vec<T>) {
     list.sort_unstable();
     list.dedup();
@@ -196,7 +228,7 @@ impl<'p> Draft<'p> {
         supervisions: SupervisionCounts,
     ) -> Self {
         let directory = &organization.directory;
-        let copied = Copied::of(organization, event, call, sessions.of_subject());
+        let copied = Copied::of(organization, event, call, sessions);
         let user_at = |user: UserId| copied.users.binary_search(&user).ok();
         let queue_at = |queue: QueueId| copied.queues.binary_search(&queue).ok();
         let users = copied.users.iter().filter_map(|&user| directory.user(user)).map(|user| DraftUser {
@@ -219,6 +251,17 @@ impl<'p> Draft<'p> {
                 members: among(&|user| directory.is_member(user, id)),
             })
         };
+        let pairs_that = |holds: &dyn Fn(UserId, QueueId) -> bool| {
+            let mut pairs = vec![];
+            for queue in closed_queues(directory) {
+                for &user in copied.users.iter().filter(|&&user| holds(user, queue)) {
+                    pairs.extend(user_at(user).and_then(user_id).zip(queue_at(queue).and_then(queue_id)));
+                }
+            }
+            pairs
+        };
+        let calls = pairs_that(&|user, queue| sessions.has_call_of(user, &|of_call| of_call == queue));
+        let logged_in = pairs_that(&|user, queue| sessions.is_logged_in_to(user, &|of_session| of_session == queue));
         let of_subject = sessions.of_subject().iter().filter_map(|session| {
             let queue = QueueId(u16::try_from(queue_at(session.queue)?).ok()?);
             Some(LoginSession { queue, ..*session })
@@ -235,6 +278,8 @@ impl<'p> Draft<'p> {
                 in_queue: copied.queues.iter().map(|&queue| sessions.in_queue(queue)).collect(),
                 in_organization: sessions.in_organization(),
                 supervisions,
+                calls,
+                logged_in,
             },
             call: call.and_then(|call| Some((user_at(call.agent)?, call.queue.and_then(queue_at)))),
             named: vec![],

@@ -68,8 +68,13 @@ pub(super) fn advise(
     };
     let mut before = draft;
     let mut sentences = vec![];
-    for step in &steps {
-        sentences.push(step.sentence(&before, subject));
+    for (position, step) in steps.iter().enumerate() {
+        // A limit that is raised again later is set once, to its last value.
+        let is_raised_again =
+            matches!(step, Step::Raise { .. }) && steps.get(position + 1..).is_some_and(|later| later.contains(step));
+        if !is_raised_again {
+            sentences.push(step.sentence(&before, subject));
+        }
         step.apply(&mut before);
     }
     Advice { steps: sentences, grant, why_none: None }

@@ -165,6 +165,7 @@ impl DeniedQuestion<'_> {
             Fact::QueueServed => of_queue(queue, &|queue| vec![Step::Serve { user: actor, queue }]),
             Fact::QueueSupervised => of_queue(queue, &|queue| vec![Step::Supervise { user: actor, queue }]),
             Fact::QueueCallback => of_queue(queue, &|queue| vec![Step::Callback { queue }]),
+            Fact::QueueSupervisable => self.open_queues(),
             Fact::QueueWrapUp => of_queue(queue, &|queue| vec![Step::WrapUp { queue }]),
             Fact::QueueEdited => of_queue(queue, &|queue| self.edit(queue)),
             Fact::FromEdited => of_queue(from, &|queue| self.edit(queue)),
@@ -194,6 +195,19 @@ impl DeniedQuestion<'_> {
             // A target who loses a role is no way to give the actor a right: `TargetNotPeer` has no remedy.
             _ => vec![],
         }
+    }
+
+    /// Opens every queue that closes the question to supervision.
+    fn open_queues(&self) -> Vec<Steps> {
+        let named = self.queue.map(|queue| usize::from(queue.0));
+        let of_target = |queue: usize| {
+            let serves = |target: usize| self.draft.users.get(target).is_some_and(|user| user.served.contains(&queue));
+            self.target().is_some_and(|target| serves(target) || self.draft.sessions.has(target, queue))
+        };
+        let closed = self.draft.queues.iter().enumerate().filter(|(_, queue)| !queue.supervisable);
+        let concerned = closed.map(|(queue, _)| queue).filter(|&queue| Some(queue) == named || of_target(queue));
+        let steps: Steps = concerned.map(|queue| Step::Open { queue }).collect();
+        if steps.is_empty() { vec![] } else { vec![steps] }
     }
 
     fn edit(&self, queue: usize) -> Steps {

@@ -25,12 +25,13 @@ use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 const QUESTIONS_PER_ACTION_MAX: u64 = 20_000;
 
 /// The facts that depend on the queue of a question.
-const QUEUE_FACTS: [Fact; 6] = [
+const QUEUE_FACTS: [Fact; 7] = [
     Fact::QueueServed,
     Fact::QueueSupervised,
     Fact::QueueCallback,
     Fact::QueueEdited,
     Fact::QueueWrapUp,
+    Fact::QueueSupervisable,
     Fact::TargetServesQueue,
 ];
 
@@ -305,6 +306,7 @@ fn queue_traits(
     for fact in facts {
         match fact {
             Fact::QueueCallback => traits.push(entry.callback),
+            Fact::QueueSupervisable => traits.push(entry.supervisable),
             Fact::QueueWrapUp => traits.push(entry.wrap_up_seconds > 0),
             Fact::QueueServed => traits.extend(user.map(|user| user.serves(queue))),
             Fact::QueueSupervised => traits.extend(user.map(|user| directory.supervises(user, queue))),

@@ -94,7 +94,8 @@ impl Scope {
             | Step::Join { .. }
             | Step::Lead { .. }
             | Step::Switch { .. }
-            | Step::Outbound { .. } => self.has_all = true,
+            | Step::Outbound { .. }
+            | Step::Open { .. } => self.has_all = true,
             Step::Raise { .. } | Step::Name { .. } | Step::LogIn { .. } => {}
         }
     }
@@ -142,6 +143,7 @@ impl Step {
             Self::Lead { .. } => any_of(&[Fact::TargetLed, Fact::TargetManaged, Fact::GroupLed]),
             Self::Outbound { .. } => any_of(&[Fact::ActorOutboundByGroup, Fact::ActorOutboundUnset]),
             Self::Unprotect { .. } => any_of(&[Fact::TargetUnprotected]),
+            Self::Open { .. } => any_of(&[Fact::QueueSupervisable]),
             Self::WrapUp { .. } => any_of(&[Fact::QueueWrapUp]),
             Self::Callback { .. } => any_of(&[Fact::QueueCallback, Fact::TargetInServedCallbackQueue]),
             // There are questions about the new entry.

@@ -34,6 +34,8 @@ pub(super) enum Step {
     Outbound { group: usize, allowed: Option<bool> },
     /// Ends the protection of the user.
     Unprotect { user: usize },
+    /// Opens the queue to supervision.
+    Open { queue: usize },
     /// Gives the queue a wrap-up time.
     WrapUp { queue: usize },
     /// Makes the queue a callback queue.
@@ -94,6 +96,7 @@ impl Step {
                 std::mem::replace(outbound, allowed) != allowed
             }
             Self::Unprotect { user } => std::mem::take(&mut draft.users.get_mut(user)?.is_protected),
+            Self::Open { queue } => !std::mem::replace(&mut draft.queues.get_mut(queue)?.supervisable, true),
             Self::WrapUp { queue } => {
                 let seconds = &mut draft.queues.get_mut(queue)?.wrap_up_seconds;
                 std::mem::replace(seconds, PROPOSED_WRAP_UP_SECONDS) == 0
@@ -174,6 +177,7 @@ impl Step {
                 format!("remove `outbound` from group `{}`", group(changed))
             }
             Self::Unprotect { user: person } => format!("set protected = false for {}", user(person)),
+            Self::Open { queue: changed } => format!("set `supervisable = true` for queue {}", queue(changed)),
             Self::WrapUp { queue: changed } => {
                 format!("set `wrap_up_seconds = {PROPOSED_WRAP_UP_SECONDS}` for queue {}", queue(changed))
             }
@@ -276,5 +280,6 @@ fn new_queue(draft: &Draft<'_>, name: &str) -> Queue {
     let is_free = |text: &str| draft.base.directory.queue_named(text).is_none();
     let free = (0..=u32::MAX).map(|number| number.to_string()).find(|number| is_free(number)).unwrap_or_default();
     let (id, number) = if is_dialed { (format!("new-{name}"), name.to_owned()) } else { (name.to_owned(), free) };
-    Queue { id: id.into(), number: number.into(), kind: QueueKind::Call, wrap_up_seconds: 0, callback: false }
+    let (id, number) = (id.into(), number.into());
+    Queue { id, number, kind: QueueKind::Call, wrap_up_seconds: 0, callback: false, supervisable: true }
 }

@@ -78,10 +78,28 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
         Fact::FromEdited => question.from.is_some_and(|from| directory.edits(actor, from)),
         Fact::QueueEdited => queue_that(&|queue| directory.edits(actor, queue)),
         Fact::TargetUnprotected => target_that(&|target| !target.is_protected()),
+        Fact::QueueSupervisable => !concerns_closed_queue(question, queue, sessions),
         Fact::TargetNotPeer => target_that(&|target| !target.roles().meets(model.supervising)),
         Fact::QueueWrapUp => queue_that(&|queue| directory.queue(queue).is_some_and(|queue| queue.wrap_up_seconds > 0)),
         Fact::ObjectFree => {
             AttributeSet::value(Key::InUse, "no").is_some_and(|free| !question.attributes.intersection(free).is_empty())
         }
     }
+}
+
+/// Whether the question concerns a queue that is closed to supervision ([`Fact::QueueSupervisable`]).
+fn concerns_closed_queue(question: &Question<'_>, queue: Option<QueueId>, sessions: &impl SessionView) -> bool {
+    let directory = &question.organization.directory;
+    if !directory.has_closed_queue() {
+        return false;
+    }
+    let is_closed = |queue: QueueId| directory.queue(queue).is_some_and(|queue| !queue.supervisable);
+    if queue.is_some_and(is_closed) {
+        return true;
+    }
+    let Some(target) = question.target.filter(|_| !question.names_call) else { return false };
+    // The PBX may connect the supervisor to any call of the target.
+    sessions.has_call_of(target.id(), &is_closed)
+        || (queue.is_none()
+            && (target.served().iter().any(is_closed) || sessions.is_logged_in_to(target.id(), &is_closed)))
 }

@@ -82,6 +82,10 @@ pub trait SessionView {
     /// Number of supervisions beside a new one of this target by this supervisor. A running supervision of the same
     /// target by the same supervisor does not count: the new one replaces it.
     fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts;
+    /// Whether the user is the agent of a reported call of a queue for which `is` holds.
+    fn has_call_of(&self, agent: UserId, is: &dyn Fn(QueueId) -> bool) -> bool;
+    /// Whether the user is logged in to a queue for which `is` holds.
+    fn is_logged_in_to(&self, user: UserId, is: &dyn Fn(QueueId) -> bool) -> bool;
 
     /// The subject's login session in the queue.
     fn in_this_queue(&self, queue: QueueId) -> Option<&LoginSession> {
@@ -109,6 +113,14 @@ impl SessionView for NoSessions {
 
     fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> SupervisionCounts {
         SupervisionCounts::default()
+    }
+
+    fn has_call_of(&self, _agent: UserId, _is: &dyn Fn(QueueId) -> bool) -> bool {
+        false
+    }
+
+    fn is_logged_in_to(&self, _user: UserId, _is: &dyn Fn(QueueId) -> bool) -> bool {
+        false
     }
 }
 
