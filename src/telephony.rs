@@ -165,6 +165,22 @@ impl Moment {
     }
 }
 
+/// What the system's clocks say at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Time by the wall clock, which can be set.
+    pub wall: UnixMillis,
+    /// Milliseconds since the machine started. They go on while it sleeps, and nobody can set them.
+    pub since_boot_ms: u64,
+}
+
+impl From<UnixMillis> for ClockReading {
+    /// The reading of a wall clock that nobody sets: both go on alike.
+    fn from(wall: UnixMillis) -> Self {
+        Self { wall, since_boot_ms: wall.0 }
+    }
+}
+
 closed_list! {
     /// Who makes the queue member of a login session.
     Origin {

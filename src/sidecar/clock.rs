@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::telephony::{Moment, UnixMillis};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::telephony::{ClockReading, Moment, UnixMillis};
 
 /// How long one reading of the wall clock is used, in milliseconds: in between, the monotonic clock continues it.
 const WALL_CLOCK_INTERVAL_MS: u64 = 100;
@@ -48,6 +50,17 @@ impl Clock {
     #[must_use]
     pub fn system() -> UnixMillis {
         UnixMillis(in_ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)))
+    }
+
+    /// The system's clocks, read now.
+    #[must_use]
+    pub fn reading() -> ClockReading {
+        let boot = clock_gettime(ClockId::Boottime);
+        let since_boot = Duration::new(
+            u64::try_from(boot.tv_sec).unwrap_or_default(),
+            u32::try_from(boot.tv_nsec).unwrap_or_default(),
+        );
+        ClockReading { wall: Self::system(), since_boot_ms: in_ms(since_boot) }
     }
 
     /// The moment with this uptime, if the wall clock says `wall_ms`.

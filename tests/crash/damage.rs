@@ -88,7 +88,7 @@ fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     load(&gate, folder);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
     let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
-    gate.restore(state, now, Box::new(CommitCounter::default()), Box::new(|| NOW.wall))?;
+    gate.restore(state, now, Box::new(CommitCounter::default()), Box::new(|| NOW.wall.into()))?;
     Ok(gate)
 }
 

@@ -128,7 +128,7 @@ impl History {
     fn open(&mut self) {
         self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
         let wall_ms = Arc::clone(&self.wall_ms);
-        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)));
+        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)).into());
         self.gate.restore(self.state.path(), self.moment(), Box::new(FailsOnError), clock).unwrap();
     }
 

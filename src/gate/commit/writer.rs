@@ -23,7 +23,7 @@ use crate::gate::timed_change;
 use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
 use crate::sessions::record::{record_of, record_without_sessions};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
-use crate::telephony::UnixMillis;
+use crate::telephony::{ClockReading, UnixMillis};
 
 /// What the writer reports of its work, for metrics and the log.
 pub trait CommitObserver: Send {
@@ -37,10 +37,14 @@ pub trait CommitObserver: Send {
     fn audit_failed(&self, _error: &AuditError) {}
     /// The audit log takes records again.
     fn audit_recovered(&self) {}
+    /// The wall clock jumped by this number of seconds; negative: back.
+    fn clock_suspected(&self, _seconds: i64) {}
+    /// The wall clock is trusted again.
+    fn clock_trusted(&self) {}
 }
 
-/// The wall clock, for the times in the audit log and in the session store.
-pub type WallClock = Box<dyn Fn() -> UnixMillis + Send + Sync>;
+/// The system's clocks, for the times in the audit log and in the session store.
+pub type WallClock = Box<dyn Fn() -> ClockReading + Send + Sync>;
 
 /// Writes until the commit queue is stopped and empty.
 pub(crate) fn write_all(
@@ -48,7 +52,7 @@ pub(crate) fn write_all(
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &dyn CommitObserver,
-    clock: &dyn Fn() -> UnixMillis,
+    clock: &dyn Fn() -> ClockReading,
 ) {
     // Dropped after the writer, when the log and the store are closed: a process that ended earlier would leave a file
     // to repair.
@@ -74,7 +78,7 @@ struct Writer<'w> {
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
-    clock: &'w dyn Fn() -> UnixMillis,
+    clock: &'w dyn Fn() -> ClockReading,
     /// The latest time that was stored.
     latest: UnixMillis,
     /// Whether the last write of the session store failed. INVARIANT: while it is true, so is the flag of the same name
@@ -100,7 +104,7 @@ impl<'w> Writer<'w> {
         store: Box<dyn Store>,
         log: Option<AuditLog>,
         observer: &'w dyn CommitObserver,
-        clock: &'w dyn Fn() -> UnixMillis,
+        clock: &'w dyn Fn() -> ClockReading,
     ) -> Self {
         let buffered = Vec::with_capacity(if log.is_some() { AUDIT_BUFFER_BYTES_MAX } else { 0 });
         let now = Instant::now();
@@ -185,14 +189,14 @@ impl<'w> Writer<'w> {
     /// Appends packed records to the audit log. After a failure one more record says that the log can be written again.
     fn write_audit(&mut self, records: &[u8]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let now_ms = (self.clock)().0;
+        let now = (self.clock)();
         let written = if self.audit_fails {
             let resumed = AuditRecord::about(About::Resumed).packed();
-            log.write(&[&resumed, records].concat(), now_ms)?
+            log.write(&[&resumed, records].concat(), now)?
         } else if records.is_empty() {
             return Ok(());
         } else {
-            log.write(records, now_ms)?
+            log.write(records, now)?
         };
         self.count_written(written);
         if std::mem::replace(&mut self.audit_fails, false) {
@@ -214,7 +218,7 @@ impl<'w> Writer<'w> {
         // Deletions first: the key of a deleted record may be that of another user now.
         records.sort_by_key(|record| record.value.is_some());
         // Never an earlier time than before: a clock that is set back lengthens no lease over a restart.
-        self.latest = self.latest.max((self.clock)());
+        self.latest = self.latest.max((self.clock)().wall);
         self.store.commit(&Commit { records: &records, wall: self.latest })
     }
 
@@ -222,7 +226,7 @@ impl<'w> Writer<'w> {
     /// would come too late.
     fn conclude(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
         let is_timed = group.changes.iter().any(|grouped| grouped.change.timed.is_some());
-        let now = if is_timed { (self.clock)() } else { UnixMillis(0) };
+        let now = if is_timed { (self.clock)().wall } else { UnixMillis(0) };
         for GroupedChange { change, .. } in group.changes.iter().filter(|grouped| filter(grouped)) {
             match change.timed.as_ref().filter(|timed| timed.must_be_undone(now)) {
                 Some(late) => timed_change::undo(self.state, late),
@@ -268,7 +272,7 @@ impl<'w> Writer<'w> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = first_records(rest, log.chunk_bytes());
-            match log.write(chunk, (self.clock)().0) {
+            match log.write(chunk, (self.clock)()) {
                 Ok(written) => {
                     audit.count_written(written);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -281,11 +285,31 @@ impl<'w> Writer<'w> {
         if let Some(error) = failed {
             return Err(error);
         }
+        audit.count_written(log.flush((self.clock)())?);
         if self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            audit.count_written(log.maintain((self.clock)().0)?);
+            audit.count_written(log.maintain((self.clock)())?);
         }
+        self.publish_state();
         Ok(())
+    }
+
+    /// Publishes the last lines, and whether the wall clock is suspect; notes in the log when that changes.
+    fn publish_state(&self) {
+        let (Some(log), Some(audit)) = (&self.log, &self.state.audit) else { return };
+        audit.set_heads(log.heads());
+        let jump_ms = log.clock_jump_ms();
+        if !audit.set_clock_jump(jump_ms) {
+            return;
+        }
+        if let Some(jump_ms) = jump_ms {
+            let details = format!("the wall clock jumped by {} s", jump_ms / 1_000);
+            audit.note(&AuditRecord { details: Some(&details), ..AuditRecord::about(About::ClockSuspect) });
+            self.observer.clock_suspected(jump_ms / 1_000);
+        } else {
+            audit.note(&AuditRecord::about(About::ClockTrusted));
+            self.observer.clock_trusted();
+        }
     }
 
     /// Writes what is left before the writer ends.
@@ -297,7 +321,7 @@ impl<'w> Writer<'w> {
         // Again, for the records that were buffered meanwhile.
         self.flush_audit_buffer();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), (self.clock)().0)
+            && let Ok(written) = log.stop((self.clock)())
         {
             self.count_written(written);
         }

@@ -194,7 +194,7 @@ impl World {
         self.publish();
         let wall_ms = Arc::clone(&self.wall_ms);
         wall_ms.store(now.wall.0, Ordering::Relaxed);
-        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)));
+        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)).into());
         self.host.gate.restore(self.state.path(), now, Box::new(FailsOnError), clock).unwrap();
     }
 
