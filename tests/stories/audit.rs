@@ -433,8 +433,9 @@ fn full_segments_are_followed_by_new_ones_and_old_ones_are_deleted() {
     }
     let bytes: u64 = fixtures.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     assert!(bytes < 24_000, "{bytes}");
-    let first = fixtures.lines()[0]["sequence"].as_u64().unwrap();
-    let removed = fixtures.about("retention");
+    let record = fixtures.chain("record-");
+    let first = record[0]["sequence"].as_u64().unwrap();
+    let removed: Vec<&Value> = record.iter().filter(|line| line["event"] == "retention").collect();
     assert!(first > 1 && removed.last().unwrap()["through"] == first - 1, "{first}: {removed:?}");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(fixtures.log()), mode(fixtures.files().remove(0))), (0o700, 0o600));
