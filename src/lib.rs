@@ -85,6 +85,9 @@
 //!   member whose user the link cannot tell.
 //! - **violation**: a foreign member, or a **listener** (a channel that listens) that nobody allowed.
 //! - **share bound**, **rate**: the largest part of a queue, and the most steps in a minute, that a link takes away.
+//! - **chain**: a sequence of audit lines with its own files, numbers, hashes and retention: `record` or `decisions`.
+//!   Its **head** is its last line. A **witness** keeps the heads where an intruder of this machine cannot reach.
+//! - **suspect**: of the wall clock, that it jumped and is neither back nor has held for as long as the jump was.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 
 #![forbid(unsafe_code)]

@@ -140,54 +140,6 @@ impl UnixMillis {
     }
 }
 
-/// A time by the clock of the machine that nobody sets, and that also runs while the machine sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BootTime {
-    /// Names the run of the machine since it was booted: different after each boot.
-    pub boot: u64,
-    /// Milliseconds since the machine was booted.
-    pub ms: u64,
-}
-
-/// A point in time by the clocks that outlive a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredTime {
-    /// Time by the wall clock.
-    pub wall: UnixMillis,
-    /// Time since the machine was booted. `None`: not known.
-    pub boot: Option<BootTime>,
-}
-
-impl StoredTime {
-    /// The wall time of `now`, if the wall clock had not been set back since this time: at least this time and the time
-    /// that the machine measured since. `None`: the machine was booted in between, and its wall clock is before this
-    /// time, so nobody knows how much time has passed.
-    ///
-    /// ```
-    /// use queuewarden::telephony::{BootTime, StoredTime, UnixMillis};
-    ///
-    /// let time = |wall, boot, ms| StoredTime { wall: UnixMillis(wall), boot: Some(BootTime { boot, ms }) };
-    /// let stored = time(100_000, 1, 5_000);
-    /// // Set back by 50 s while the machine measured 7 s.
-    /// assert_eq!(stored.until(time(57_000, 1, 12_000)), Some(UnixMillis(107_000)));
-    /// assert_eq!(stored.until(time(190_000, 1, 12_000)), Some(UnixMillis(190_000)));
-    /// // After a boot only the wall clock counts.
-    /// assert_eq!(stored.until(time(130_000, 2, 1_000)), Some(UnixMillis(130_000)));
-    /// assert_eq!(stored.until(time(57_000, 2, 1_000)), None);
-    /// ```
-    #[must_use]
-    pub fn until(self, now: Self) -> Option<UnixMillis> {
-        match self.boot.zip(now.boot) {
-            Some((before, after)) if before.boot != after.boot => (now.wall >= self.wall).then_some(now.wall),
-            Some((before, after)) => {
-                let measured = UnixMillis(self.wall.0.saturating_add(after.ms.saturating_sub(before.ms)));
-                Some(now.wall.max(measured))
-            }
-            None => Some(now.wall.max(self.wall)),
-        }
-    }
-}
-
 /// A point in time by two clocks: the wall clock, which can be set, and the uptime, which only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -210,6 +162,54 @@ impl Moment {
     #[must_use]
     pub const fn has_come(self, now: Self) -> bool {
         now.wall.0 >= self.wall.0 || now.uptime_ms >= self.uptime_ms
+    }
+}
+
+/// What the clocks say that outlive a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Time by the wall clock, which can be set.
+    pub wall: UnixMillis,
+    /// Milliseconds since the machine was booted. They go on while it sleeps, and nobody can set them.
+    pub since_boot_ms: u64,
+    /// Names the run of the machine since it was booted: different after each boot. `None`: not known.
+    pub boot: Option<u64>,
+}
+
+impl ClockReading {
+    /// The wall time of `now`, if the wall clock had not been set back since this reading: at least its time and the
+    /// time that the machine measured since. `None`: the machine was booted in between, and its wall clock is before
+    /// this reading, so nobody knows how much time has passed.
+    ///
+    /// ```
+    /// use queuewarden::telephony::{ClockReading, UnixMillis};
+    ///
+    /// let read = |wall, boot, since_boot_ms| ClockReading { wall: UnixMillis(wall), since_boot_ms, boot: Some(boot) };
+    /// let stored = read(100_000, 1, 5_000);
+    /// // Set back by 50 s while the machine measured 7 s.
+    /// assert_eq!(stored.until(read(57_000, 1, 12_000)), Some(UnixMillis(107_000)));
+    /// assert_eq!(stored.until(read(190_000, 1, 12_000)), Some(UnixMillis(190_000)));
+    /// // After a boot only the wall clock counts.
+    /// assert_eq!(stored.until(read(130_000, 2, 1_000)), Some(UnixMillis(130_000)));
+    /// assert_eq!(stored.until(read(57_000, 2, 1_000)), None);
+    /// ```
+    #[must_use]
+    pub fn until(self, now: Self) -> Option<UnixMillis> {
+        match self.boot.zip(now.boot) {
+            Some((before, after)) if before != after => (now.wall >= self.wall).then_some(now.wall),
+            Some(_) => {
+                let measured_ms = now.since_boot_ms.saturating_sub(self.since_boot_ms);
+                Some(now.wall.max(UnixMillis(self.wall.0.saturating_add(measured_ms))))
+            }
+            None => Some(now.wall.max(self.wall)),
+        }
+    }
+}
+
+impl From<UnixMillis> for ClockReading {
+    /// The reading of a wall clock that nobody sets: both go on alike.
+    fn from(wall: UnixMillis) -> Self {
+        Self { wall, since_boot_ms: wall.0, boot: None }
     }
 }
 

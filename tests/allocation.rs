@@ -8,8 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use queuewarden::audit::AuditLogOptions;
 use queuewarden::audit::buffer::{AuditBuffer, PlainAllows};
+use queuewarden::audit::{AuditLogOptions, Retention};
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
@@ -17,7 +17,7 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::{BatchQuestion, CommitObserver, Gate, QuestionOrigin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, StoredTime, UnixMillis};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use support::{Folder, agi_environment};
 
 thread_local! {
@@ -94,7 +94,12 @@ impl Connection {
         self.output.clear();
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
-            let origin = QuestionOrigin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
+            let origin = QuestionOrigin {
+                dialect: "line",
+                peer: "127.0.0.1:40000",
+                unix_ms: 1_000_000_000,
+                ..QuestionOrigin::default()
+            };
             let question = BatchQuestion { origin: &origin, event: &event, now: NOW, queues: scratch };
             gate.batch().ask(question, |outcome, _| dialect.answer(id, &outcome, output));
         }
@@ -171,14 +176,11 @@ fn audit_records_of_answers_without_a_change_take_no_heap() {
         folder: folder.path().to_owned(),
         rotation_max_bytes: 1_000_000,
         rotation_max_seconds: 3_600,
-        retention_max_seconds: 3_600,
-        retention_max_bytes: 0,
+        decisions: Retention { max_seconds: 3_600, max_bytes: 0 },
+        record: Retention { max_seconds: 3_600, max_bytes: 0 },
     };
-    connection.gate.open_audit(options, 1_000_000_000).unwrap();
-    connection
-        .gate
-        .restore(folder.path(), NOW, Box::new(Silent), Box::new(|| StoredTime { wall: NOW.wall, boot: None }))
-        .unwrap();
+    connection.gate.open_audit(options, UnixMillis(1_000_000_000).into()).unwrap();
+    connection.gate.restore(folder.path(), NOW, Box::new(Silent), Box::new(|| NOW.wall.into())).unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);

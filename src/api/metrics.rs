@@ -53,9 +53,12 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         supervisions_revoked: sidecar.gate.supervisions_revoked(),
         store_is_healthy: sidecar.gate.store_is_healthy(),
         audit_is_healthy: sidecar.audit_is_healthy(),
+        audit_witness: audit.map_or([0, 0], AuditBuffer::witness_lines),
+        clock_jump_seconds: sidecar.clock_jump_seconds(),
         audit_records: audit.map_or(0, AuditBuffer::written),
         audit_sampled: audit.map_or(0, AuditBuffer::sampled),
         audit_dropped: audit.map_or(0, AuditBuffer::dropped),
+        audit_denials: sidecar.gate.denials_left_out(),
         log_left_out: sidecar.log.left_out(),
     }
 }

@@ -70,5 +70,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
             "healthy": sidecar.gate.store_is_healthy() },
         "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.log.folder),
             "healthy": sidecar.audit_is_healthy() },
+        "clock": { "suspect": sidecar.clock_jump_seconds().is_some(),
+            "jump_seconds": sidecar.clock_jump_seconds() },
     }))
 }

@@ -9,13 +9,15 @@
 //! | dropped | the buffer holds [`AUDIT_BUFFER_BYTES_MAX`] bytes | `dropped` | their number: event `dropped` |
 //!
 //! The first two concern only plain allows: allowed questions that change nothing. So a slow disk or a flood never
-//! delays a decision that changes nothing.
+//! delays a decision that changes nothing. Records of the chain `record` wait in a buffer of their own, so a flood of
+//! questions drops none of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::audit::record::{About, AuditRecord, DecisionId, SamplingRate};
-use crate::limits::AUDIT_BUFFER_BYTES_MAX;
+use crate::audit::record::{About, AuditRecord, ChainChoice, DecisionId, SamplingRate, first_packed};
+use crate::audit::witness::WitnessedHeads;
+use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_RECORD_BUFFER_BYTES_MAX};
 use crate::telephony::closed_list;
 
 closed_list! {
@@ -25,6 +27,8 @@ closed_list! {
         Sampled = "sampled",
         /// The buffer was full.
         Dropped = "dropped",
+        /// A peer had more denials with one reason than may be recorded.
+        Denials = "denials",
     }
 }
 
@@ -40,8 +44,10 @@ pub struct PlainAllows {
 /// The buffer and its counters, shared by the threads that record and the writer's thread that takes.
 #[derive(Debug)]
 pub struct AuditBuffer {
-    /// Packed records.
+    /// Packed records of `decisions`.
     waiting: Mutex<Vec<u8>>,
+    /// Packed records of `record`.
+    waiting_of_record: Mutex<Vec<u8>>,
     recorded_plain_allows: PlainAllows,
     /// Plain allows that were asked.
     plain_allows: AtomicU64,
@@ -55,10 +61,18 @@ pub struct AuditBuffer {
     over_second_bound: ReportedCounter,
     /// The number of the last decision.
     decisions: AtomicU64,
-    /// Records that found no room in the buffer.
+    /// Records of `decisions` that found no room in the buffer.
     dropped: ReportedCounter,
+    /// The same of `record`.
+    dropped_of_record: ReportedCounter,
     written: AtomicU64,
     healthy: AtomicBool,
+    /// The last line of each chain that is on disk.
+    heads: Mutex<WitnessedHeads>,
+    witness_sent: AtomicU64,
+    witness_failed: AtomicU64,
+    /// By how many seconds the wall clock jumped; 0: the clock is not suspect.
+    clock_jump_seconds: AtomicI64,
 }
 
 /// A counter whose growth the log reports.
@@ -87,6 +101,7 @@ impl AuditBuffer {
     pub fn new(recorded_plain_allows: PlainAllows) -> Self {
         Self {
             waiting: Mutex::new(Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX)),
+            waiting_of_record: Mutex::default(),
             recorded_plain_allows,
             plain_allows: AtomicU64::new(0),
             left_out_by_rate: AtomicU64::new(0),
@@ -95,8 +110,13 @@ impl AuditBuffer {
             over_second_bound: ReportedCounter::default(),
             decisions: AtomicU64::new(0),
             dropped: ReportedCounter::default(),
+            dropped_of_record: ReportedCounter::default(),
             written: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
+            heads: Mutex::default(),
+            witness_sent: AtomicU64::new(0),
+            witness_failed: AtomicU64::new(0),
+            clock_jump_seconds: AtomicI64::new(0),
         }
     }
 
@@ -126,47 +146,64 @@ impl AuditBuffer {
         Some(SamplingRate(u32::try_from(one_in).unwrap_or(u32::MAX)))
     }
 
-    /// Appends a record. True: the buffer has become half full, and the writer should be woken.
+    /// Appends a record. True: the writer should be woken, because the buffer has become half full, or because the
+    /// record belongs to `record`.
     pub fn note(&self, record: &AuditRecord<'_>) -> bool {
         const HALF: usize = AUDIT_BUFFER_BYTES_MAX / 2;
-        let mut waiting = self.locked();
+        if record.chain == ChainChoice::Record {
+            if !record.pack(&mut locked(&self.waiting_of_record), AUDIT_RECORD_BUFFER_BYTES_MAX) {
+                self.dropped_of_record.add_one();
+            }
+            return true;
+        }
+        let mut waiting = locked(&self.waiting);
         let before = waiting.len();
         if !record.pack(&mut waiting, AUDIT_BUFFER_BYTES_MAX) {
-            self.drop_one();
+            self.dropped.add_one();
         }
         before <= HALF && waiting.len() > HALF
     }
 
     /// Whether the buffer is more than half full.
     pub fn is_half_full(&self) -> bool {
-        self.locked().len() > AUDIT_BUFFER_BYTES_MAX / 2
+        locked(&self.waiting).len() > AUDIT_BUFFER_BYTES_MAX / 2
     }
 
     /// Appends packed records whose answers wait no more.
     pub fn note_packed(&self, packed: &[u8]) {
-        let mut waiting = self.locked();
-        if waiting.len() + packed.len() <= AUDIT_BUFFER_BYTES_MAX {
-            return waiting.extend_from_slice(packed);
-        }
         let mut rest = packed;
-        while AuditRecord::unpack(&mut rest).is_some() {
-            self.drop_one();
+        while let Some((chain, record)) = first_packed(rest) {
+            rest = rest.get(record.len()..).unwrap_or_default();
+            let (waiting, bytes_max, dropped) = match chain {
+                ChainChoice::Record => {
+                    (&self.waiting_of_record, AUDIT_RECORD_BUFFER_BYTES_MAX, &self.dropped_of_record)
+                }
+                ChainChoice::Decisions => (&self.waiting, AUDIT_BUFFER_BYTES_MAX, &self.dropped),
+            };
+            let mut waiting = locked(waiting);
+            if waiting.len() + record.len() <= bytes_max {
+                waiting.extend_from_slice(record);
+            } else {
+                dropped.add_one();
+            }
         }
     }
 
-    fn drop_one(&self) {
-        self.dropped.add_one();
-    }
-
-    /// Swaps the buffer for `empty`, and appends the numbers of the records that were over the bound of a second,
-    /// and of those that were dropped, since the last time.
+    /// Swaps the buffer for `empty`, and appends the records of `record`, the numbers of the records that were over the
+    /// bound of a second, and of those that were dropped, since the last time.
     pub fn take(&self, empty: &mut Vec<u8>) {
         empty.clear();
-        std::mem::swap(&mut *self.locked(), empty);
-        for (about, counter) in [(About::Sampled, &self.over_second_bound), (About::Dropped, &self.dropped)] {
+        std::mem::swap(&mut *locked(&self.waiting), empty);
+        empty.append(&mut locked(&self.waiting_of_record));
+        let counters = [
+            (About::Sampled, ChainChoice::Decisions, &self.over_second_bound),
+            (About::Dropped, ChainChoice::Decisions, &self.dropped),
+            (About::Dropped, ChainChoice::Record, &self.dropped_of_record),
+        ];
+        for (about, chain, counter) in counters {
             if let Some(count) = counter.report() {
                 // Beyond the bound of the buffer, by one record.
-                let _fits = AuditRecord { count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
+                let _fits = AuditRecord { chain, count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
             }
         }
     }
@@ -187,6 +224,43 @@ impl AuditBuffer {
         self.healthy.load(Ordering::Relaxed)
     }
 
+    /// Sets the last line of each chain that is on disk.
+    pub fn set_heads(&self, heads: WitnessedHeads) {
+        *self.heads.lock().unwrap_or_else(PoisonError::into_inner) = heads;
+    }
+
+    /// The last line of each chain that is on disk, as of the last 200 ms.
+    #[must_use]
+    pub fn heads(&self) -> WitnessedHeads {
+        *self.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a line for the witness that was sent, or that could not be.
+    pub fn count_witness(&self, is_sent: bool) {
+        let counter = if is_sent { &self.witness_sent } else { &self.witness_failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lines for the witness that were sent, and that could not be.
+    #[must_use]
+    pub fn witness_lines(&self) -> [u64; 2] {
+        [self.witness_sent.load(Ordering::Relaxed), self.witness_failed.load(Ordering::Relaxed)]
+    }
+
+    /// Sets by how many milliseconds the wall clock jumped. `None`: the clock is not suspect. Returns whether that is
+    /// news.
+    pub fn set_clock_jump(&self, jump_ms: Option<i64>) -> bool {
+        let seconds = jump_ms.map_or(0, |jump_ms| jump_ms / 1_000);
+        let before = self.clock_jump_seconds.swap(seconds, Ordering::Relaxed);
+        (before == 0) != (seconds == 0)
+    }
+
+    /// By how many seconds the wall clock jumped; negative: back. `None`: the clock is not suspect.
+    #[must_use]
+    pub fn clock_jump_seconds(&self) -> Option<i64> {
+        Some(self.clock_jump_seconds.load(Ordering::Relaxed)).filter(|&seconds| seconds != 0)
+    }
+
     /// Records that are in the log.
     #[must_use]
     pub fn written(&self) -> u64 {
@@ -202,12 +276,12 @@ impl AuditBuffer {
     /// Records dropped because the buffer was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.count.load(Ordering::Relaxed)
+        self.dropped.count.load(Ordering::Relaxed) + self.dropped_of_record.count.load(Ordering::Relaxed)
     }
+}
 
-    fn locked(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked(waiting: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -241,6 +315,29 @@ mod tests {
         assert_eq!((recorded.len(), recorded.last().unwrap().clone()), (fit + 1, ("dropped".to_owned(), 8)));
         buffer.take(&mut taken);
         assert_eq!(events(&taken), [], "reported once");
+    }
+
+    /// DOOR E3: a buffer that is full of denied questions drops no line of `record`.
+    #[test]
+    fn a_full_buffer_of_decisions_drops_no_line_of_the_record() {
+        let buffer = AuditBuffer::new(ALL);
+        while buffer.dropped() == 0 {
+            buffer.note(&AuditRecord::about(About::Decision));
+        }
+        assert!(buffer.note(&AuditRecord::about(About::Reload)), "the writer is woken");
+        buffer.note_packed(&AuditRecord::about(About::SessionEnded).packed());
+        assert_eq!(buffer.dropped(), 1);
+        let mut taken = vec![];
+        buffer.take(&mut taken);
+        let names: Vec<String> = events(&taken).into_iter().map(|(name, _)| name).collect();
+        assert!(names.contains(&"reload".to_owned()) && names.contains(&"session_ended".to_owned()));
+        while buffer.dropped() == 1 {
+            buffer.note(&AuditRecord::about(About::Reload));
+        }
+        buffer.take(&mut taken);
+        let mut rest = taken.as_slice();
+        let dropped = std::iter::from_fn(|| AuditRecord::unpack(&mut rest)).last().unwrap();
+        assert_eq!((dropped.event, dropped.count, dropped.chain), ("dropped", 1, ChainChoice::Record));
     }
 
     #[test]

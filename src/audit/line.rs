@@ -120,27 +120,44 @@ pub fn read(bytes: &[u8]) -> Result<(ReadLine, LineHash), LineError> {
 /// The hash in lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(hash: &LineHash) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
-    hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    hex_of(hash)
+}
+
+/// Bytes in lower-case hexadecimal digits.
+#[must_use]
+pub fn hex_of(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or_default());
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 /// The hash that these digits write. `None`: they are not 64 digits of `0-9 a-f`.
 #[must_use]
 pub fn unhex(digits: &[u8]) -> Option<LineHash> {
+    if digits.len() != HASH_DIGITS {
+        return None;
+    }
+    unhex_bytes(digits)?.try_into().ok()
+}
+
+/// The bytes that these digits write. `None`: they are not pairs of `0-9 a-f`.
+#[must_use]
+pub fn unhex_bytes(digits: &[u8]) -> Option<Vec<u8>> {
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
         b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
         _ => None,
     };
-    if digits.len() != HASH_DIGITS {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() {
         return None;
     }
-    let mut hash = NO_HASH;
-    for (byte, pair) in hash.iter_mut().zip(digits.as_chunks::<2>().0) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(hash)
+    pairs.iter().map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?)).collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,16 @@ closed_list! {
         Error = "error",
         /// Errors of a peer were left out: it made more of them than may be recorded.
         ErrorsLeftOut = "errors_left_out",
+        /// Denials of a peer with one reason were left out: there were more of them than may be recorded.
+        DenialsLeftOut = "denials_left_out",
+        /// Lines of an actor went to `decisions`: the actor had its share of `record`.
+        OverQuota = "over_quota",
+        /// The last line of `record`, so that `decisions` shows if the end of `record` is missing.
+        RecordHead = "record_head",
+        /// The wall clock jumped: no file is removed because of its age until the clock is trusted again.
+        ClockSuspect = "clock_suspect",
+        /// The wall clock is trusted again.
+        ClockTrusted = "clock_trusted",
         /// The session store could not write the change of an earlier decision: the peer got `state_unavailable`.
         Refused = "refused",
         /// The change of an earlier decision became durable too late, or its answer was too late: the change was
@@ -67,20 +77,67 @@ closed_list! {
     }
 }
 
+/// Which chain a record belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChainChoice {
+    /// To `decisions`.
+    #[default]
+    Decisions,
+    /// To `record`, as long as its actor has a share left there; then to `decisions`.
+    Record,
+}
+
+impl ChainChoice {
+    const fn as_byte(self) -> u8 {
+        match self {
+            Self::Decisions => 0,
+            Self::Record => 1,
+        }
+    }
+
+    const fn of_byte(byte: u8) -> Self {
+        if byte == 0 { Self::Decisions } else { Self::Record }
+    }
+}
+
+impl About {
+    /// The chain of a line about this subject; a decision belongs to `record` only if the gate says so.
+    const fn chain(self) -> ChainChoice {
+        match self {
+            Self::Decision
+            | Self::Error
+            | Self::ErrorsLeftOut
+            | Self::DenialsLeftOut
+            | Self::Dropped
+            | Self::Sampled
+            | Self::RecordHead => ChainChoice::Decisions,
+            _ => ChainChoice::Record,
+        }
+    }
+}
+
 macro_rules! audit_record {
     ($($(#[$doc:meta])* $member:ident: $type:ty,)+) => {
         /// One entry of the audit log. A member that is `None`, 0 or empty does not apply, and is left out of the line.
         #[derive(Clone, Copy, Debug, Default)]
-        pub struct AuditRecord<'a> { $($(#[$doc])* pub $member: $type,)+ }
+        pub struct AuditRecord<'a> {
+            /// The chain that the line belongs to. The line itself does not say it.
+            pub chain: ChainChoice,
+            $($(#[$doc])* pub $member: $type,)+
+        }
 
         impl<'a> AuditRecord<'a> {
             /// The names of the members, in the order of the line.
             pub const MEMBERS: &'static [&'static str] = &[$(stringify!($member),)+];
 
-            fn pack_members(&self, into: &mut Packer<'_>) { $(self.$member.pack(into);)+ }
+            fn pack_members(&self, into: &mut Packer<'_>) {
+                into.put(&[self.chain.as_byte()]);
+                $(self.$member.pack(into);)+
+            }
 
             fn unpack_members(from: &mut &'a [u8]) -> Option<Self> {
-                Some(Self { $($member: Member::unpack(from)?,)+ })
+                let [chain] = take_bytes(from)?;
+                Some(Self { chain: ChainChoice::of_byte(chain), $($member: Member::unpack(from)?,)+ })
             }
 
             /// Writes every member that applies.
@@ -175,7 +232,13 @@ impl<'a> AuditRecord<'a> {
     /// A record about an event.
     #[must_use]
     pub fn about(about: About) -> Self {
-        Self { event: about.name(), ..Self::default() }
+        Self { event: about.name(), chain: about.chain(), ..Self::default() }
+    }
+
+    /// Whose share of `record` the line counts for: the actor, the user whose session or supervision it is about, or
+    /// the link. `None`: it counts for nobody.
+    pub(super) fn acting(&self) -> Option<&'a str> {
+        self.actor.or(self.user).or(self.peer)
     }
 
     /// Appends the record if the buffer then has at most `bytes_max` bytes. False: it does not fit, and nothing is
@@ -220,6 +283,14 @@ impl<'a> AuditRecord<'a> {
         *packed = rest;
         Self::unpack_members(&mut record)
     }
+}
+
+/// The chain of the first of these packed records, and its bytes with their length. `None`: no record is left.
+pub(super) fn first_packed(packed: &[u8]) -> Option<(ChainChoice, &[u8])> {
+    let (length, rest) = packed.split_first_chunk::<LENGTH_BYTES>()?;
+    let bytes = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let chain = ChainChoice::of_byte(*rest.get(..bytes)?.first()?);
+    Some((chain, packed.get(..LENGTH_BYTES + bytes)?))
 }
 
 const LENGTH_BYTES: usize = 4;

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::audit::AuditChain;
 use crate::audit::segments::{Segment, segments};
 use crate::limits::{AUDIT_LINE_BYTES_MAX, AUDIT_TIME_BACK_MAX};
 
@@ -58,16 +59,16 @@ pub struct LineRange {
     end: u64,
 }
 
-/// The parts of the log that may have lines of the period, in the order of the log. Lines outside the period may be at
-/// their ends.
+/// The parts of the chain that may have lines of the period, in its order. Lines outside the period may be at their
+/// ends.
 ///
 /// # Errors
 ///
 /// When the folder or a file cannot be read. A file that was removed meanwhile, because its retention ended, is left
 /// out.
-pub fn ranges(folder: &Path, period: &Period) -> io::Result<Vec<LineRange>> {
+pub fn ranges(chain: AuditChain, folder: &Path, period: &Period) -> io::Result<Vec<LineRange>> {
     let mut ranges = vec![];
-    for segment in segments(folder)? {
+    for segment in segments(chain, folder)? {
         let range = LineRange::whole(segment).and_then(|range| Ok((range.within(period)?, range)));
         match range {
             Ok((Some((start, end)), range)) => ranges.push(LineRange { start, end, ..range }),
@@ -97,6 +98,50 @@ fn is_before(time: Timestamp, other: Timestamp) -> bool {
 /// The lines of a block, without empty ones and without those that are longer than any of the log's.
 pub fn lines_of(block: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     block.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && line.len() < AUDIT_LINE_BYTES_MAX)
+}
+
+/// Reads a range in blocks of whole lines, the first block first.
+#[derive(Debug)]
+pub struct BlockReader {
+    block: Vec<u8>,
+    /// The byte of the file at which the next block begins.
+    start: u64,
+    /// Whether the next block begins within a line that is longer than a block: that line is left out.
+    is_within_line: bool,
+}
+
+impl BlockReader {
+    /// Begins with the first line of the range.
+    #[must_use]
+    pub const fn new(range: &LineRange) -> Self {
+        Self { block: vec![], start: range.start, is_within_line: false }
+    }
+
+    /// The next lines of the range, in the order of the file. `None`: it has no more.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn next(&mut self, range: &LineRange) -> io::Result<Option<&[u8]>> {
+        while self.start < range.end {
+            let end = (self.start + BLOCK_BYTES).min(range.end);
+            range.read_into(&mut self.block, self.start, end)?;
+            let first_end = || memchr::memchr(b'\n', &self.block).map(|at| at + 1);
+            let lines_start = if self.is_within_line { first_end() } else { Some(0) };
+            let lines_end = memchr::memrchr(b'\n', &self.block).map(|at| at + 1);
+            let (Some(lines_start), Some(lines_end)) = (lines_start, lines_end) else {
+                self.is_within_line = true;
+                self.start = end;
+                continue;
+            };
+            self.is_within_line = false;
+            self.start += lines_end as u64;
+            if lines_start < lines_end {
+                return Ok(self.block.get(lines_start..lines_end));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// A line with its place in the file.
@@ -268,26 +313,11 @@ impl LineRange {
     ///
     /// When the file cannot be read.
     pub fn each_block(&self, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
-        let mut block = vec![];
-        let mut start = self.start;
-        // Whether the block begins within a line that is longer than a block: it is left out.
-        let mut is_within_line = false;
-        while start < self.end {
-            let end = (start + BLOCK_BYTES).min(self.end);
-            self.read_into(&mut block, start, end)?;
-            let lines_start = if is_within_line { memchr::memchr(b'\n', &block).map(|at| at + 1) } else { Some(0) };
-            let lines_end = memchr::memrchr(b'\n', &block).map(|at| at + 1);
-            let (Some(lines_start), Some(lines_end)) = (lines_start, lines_end) else {
-                is_within_line = true;
-                start = end;
-                continue;
-            };
-            is_within_line = false;
-            let lines = block.get(lines_start..lines_end).unwrap_or_default();
-            if !lines.is_empty() && !each(lines) {
+        let mut reader = BlockReader::new(self);
+        while let Some(lines) = reader.next(self)? {
+            if !each(lines) {
                 return Ok(());
             }
-            start += lines_end as u64;
         }
         Ok(())
     }
@@ -346,7 +376,7 @@ mod tests {
     /// A file of the log with lines of these times, in milliseconds.
     fn file(folder: &Path, first: u64, times: &[i64]) -> Segment {
         let begun = u64::try_from(times.first().copied().unwrap_or_default()).unwrap();
-        let segment = Segment::new(folder, first, begun);
+        let segment = Segment::new(AuditChain::Record, folder, first, begun);
         let mut text = String::new();
         for (sequence, &time) in (first..).zip(times) {
             let time = Timestamp::from_millisecond(time).unwrap();
@@ -362,7 +392,7 @@ mod tests {
         let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
         let period = Period { from: from.map(time), to: to.map(time) };
         let (mut times, mut bytes) = (vec![], 0);
-        for range in ranges(folder, &period).unwrap() {
+        for range in ranges(AuditChain::Record, folder, &period).unwrap() {
             let mut backwards = vec![];
             range
                 .each_block_backwards(&mut |block| {

@@ -197,7 +197,10 @@ Examples:
   queuewarden audit verify
   queuewarden audit tail -n 20 --actor 1001 --verdict deny
   queuewarden audit tail --from 2026-11-22T09:10 --to 2026-11-22T09:20 --queue 600
-  queuewarden audit export --from 2026-11-22 --to 2026-11-23 --format csv";
+  queuewarden audit export --from 2026-11-22 --to 2026-11-23 --format csv
+  queuewarden audit export --org acme --without 1001 > without-1001.jsonl
+  queuewarden audit key
+  queuewarden audit verify --witness /mnt/elsewhere/witness";
 
 /// Below the options of `explain`.
 pub(super) const EXPLAIN: &str = "\

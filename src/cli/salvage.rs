@@ -94,7 +94,7 @@ fn salvage(folder: &Path) -> Result<SalvageReport, StoreError> {
     fs::remove_dir_all(&new_folder).ok();
     fs::create_dir(&new_folder).map_err(unusable)?;
     let (mut disk, _) = Disk::open(&new_folder)?;
-    disk.commit(&Commit { records: &records, time: Clock::stored() })?;
+    disk.commit(&Commit { records: &records, time: Clock::reading() })?;
     disk.count_start(wall.second().0)?;
     drop(disk);
     fs::hard_link(&path, &aside).map_err(unusable)?;

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use crate::audit::AuditLogOptions;
 use crate::audit::buffer::PlainAllows;
+use crate::audit::{AuditLogOptions, Retention};
 use crate::config::asterisk_ami::AmiSettings;
-use crate::config::audit::AuditSettings;
+use crate::config::audit::{AuditSettings, WitnessSettings};
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::{LinkTerms, UndoBounds};
 use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
@@ -81,13 +81,16 @@ fn compare_audit(
     let (Some(in_force), Some(loaded)) = (in_force, loaded) else {
         return changed.compare("[audit]", "enabled", &in_force.is_some(), &loaded.is_some());
     };
-    let AuditSettings { log, plain_allows } = in_force;
+    let AuditSettings { log, plain_allows, witness } = in_force;
+    let WitnessSettings { target, interval } = witness;
+    changed.compare("[audit]", "witness", target, &loaded.witness.target);
+    changed.compare("[audit]", "witness_interval_seconds", interval, &loaded.witness.interval);
     let AuditLogOptions {
         folder,
         rotation_max_bytes,
         rotation_max_seconds,
-        retention_max_seconds,
-        retention_max_bytes,
+        decisions: Retention { max_seconds, max_bytes },
+        record: Retention { max_seconds: record_max_seconds, max_bytes: record_max_bytes },
     } = log;
     let PlainAllows { one_in, per_second_max } = plain_allows;
     let (other, other_plain_allows) = (&loaded.log, &loaded.plain_allows);
@@ -98,12 +101,18 @@ fn compare_audit(
     for (key, value, other) in [
         ("rotation_max_bytes", rotation_max_bytes, &other.rotation_max_bytes),
         ("rotation_max_seconds", rotation_max_seconds, &other.rotation_max_seconds),
-        ("retention_max_seconds", retention_max_seconds, &other.retention_max_seconds),
-        ("retention_max_bytes", retention_max_bytes, &other.retention_max_bytes),
+        ("retention_max_seconds", max_seconds, &other.decisions.max_seconds),
+        ("retention_max_bytes", max_bytes, &other.decisions.max_bytes),
         ("plain_allows_one_in", one_in, &other_plain_allows.one_in),
         ("plain_allows_per_second", per_second_max, &other_plain_allows.per_second_max),
     ] {
         changed.compare("[audit]", key, value, other);
+    }
+    // Without a key of its own, the retention of `record` follows that of `decisions`, which is named above.
+    let follows = |log: &AuditLogOptions| log.record == log.decisions;
+    if !(follows(log) && follows(other)) {
+        changed.compare("[audit]", "record_retention_max_seconds", record_max_seconds, &other.record.max_seconds);
+        changed.compare("[audit]", "record_retention_max_bytes", record_max_bytes, &other.record.max_bytes);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::record::ChainChoice;
 use crate::decision::{Decision, DenyReason, Reason, Transition};
 use crate::event::Intent;
 use crate::gate::answer;
@@ -135,7 +136,13 @@ impl ChangeMaker<'_, '_, '_> {
     fn change_nothing(&self, table: &mut SessionTable) -> Result<ChangeOutcome, Unavailable> {
         let Self { state, question, subject, .. } = *self;
         if is_supervision(question.intent, Some(question.action)) {
-            let audit = self.audit_record();
+            if let Decision::Deny { reason, .. } = self.judgement.decision
+                && state.audit.is_some()
+                && !state.auditor().admits_denial(self.asked.origin, reason)
+            {
+                return Ok(ChangeOutcome::Done(None));
+            }
+            let audit = self.audit_record(ChainChoice::Record);
             let enqueued = state.enqueue_audited(question.organization, audit, Undo::AnswerOnly, vec![], None);
             return enqueued.map(ChangeOutcome::from);
         }
@@ -149,7 +156,7 @@ impl ChangeMaker<'_, '_, '_> {
         if state.audit.is_none() {
             return Ok(ChangeOutcome::Done(Awaited::new(Some(commit), timed)));
         }
-        let audit = self.audit_record();
+        let audit = self.audit_record(ChainChoice::Decisions);
         let enqueued = state.enqueue_sessions(table, question.organization, subject, vec![], vec![], audit)?;
         Ok(ChangeOutcome::timed(enqueued, timed))
     }
@@ -233,7 +240,7 @@ impl ChangeMaker<'_, '_, '_> {
         };
         let change = |altered| Change::of_session(question.organization, altered, cause);
         let changes = altered.iter().filter_map(change).collect();
-        let audit = self.audit_record();
+        let audit = self.audit_record(ChainChoice::Record);
         let organization = question.organization;
         let dirty_user = DirtyUser::new(organization, subject);
         let timed = self.timed_sessions(fate, if until.is_some() { altered.clone() } else { vec![] }, cause, &audit);
@@ -272,7 +279,7 @@ impl ChangeMaker<'_, '_, '_> {
         let replaced = table.supervisions.begin(supervision.clone());
         let ended = replaced.as_ref().map(|old| Change::supervision_ended(organization, old, Cause::Replacement));
         let changes = ended.into_iter().chain([began]).collect();
-        let audit = self.audit_record();
+        let audit = self.audit_record(ChainChoice::Record);
         let timed = self.asked.event.until.map(|until| {
             let (began, replaced) = (Box::new(supervision.clone()), replaced.clone().map(Box::new));
             let effect = TimedEffect::Supervision { began, replaced };
@@ -287,9 +294,9 @@ impl ChangeMaker<'_, '_, '_> {
     }
 
     /// The packed audit record of the decision; empty without an audit log.
-    fn audit_record(&self) -> Vec<u8> {
+    fn audit_record(&self, chain: ChainChoice) -> Vec<u8> {
         let answer = answer::judged(self.asked.policy, self.question, &self.judgement, self.queues);
         let basis = DecisionBasis::of_question(self.question, self.judgement.action, self.grant);
-        self.state.auditor().packed_decision(self.asked, &answer, &basis)
+        self.state.auditor().packed_decision(self.asked, &answer, &basis, chain)
     }
 }

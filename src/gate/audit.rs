@@ -5,7 +5,9 @@
 
 use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
-use crate::audit::record::{About, AuditRecord, AuditWords, DecisionId, GrantPosition, LogTime, SamplingRate};
+use crate::audit::record::{
+    About, AuditRecord, AuditWords, ChainChoice, DecisionId, GrantPosition, LogTime, SamplingRate,
+};
 use crate::audit::{AuditError, AuditLogOptions};
 use crate::decision::{Answer, AnswerQueues, DenyReason, Reason, WireError};
 use crate::dialect::readable::ReadableRequest;
@@ -13,14 +15,16 @@ use crate::event::{Event, Intent, Key, Request};
 use crate::gate::answer::denied_early;
 use crate::gate::change_feed::{Change, Happening};
 use crate::gate::state::GateState;
-use crate::limits::{AUDIT_ERROR_INTERVAL, AUDIT_ERRORS_MAX, AUDIT_ERRORS_PER_PEER_MAX};
+use crate::limits::{
+    AUDIT_DENIALS_MAX, AUDIT_DENIALS_PER_PEER_MAX, AUDIT_ERROR_INTERVAL, AUDIT_ERRORS_MAX, AUDIT_ERRORS_PER_PEER_MAX,
+};
 use crate::peer::QuotaKey;
-use crate::peer::error_quota::ErrorBounds;
+use crate::peer::error_quota::{ErrorBounds, SharedKey};
 use crate::policy::decide::{Judgement, SessionView, deciding_grant};
 use crate::policy::model::{Action, Effect};
 use crate::policy::resolve::{PartlyResolved, Question};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{QueueSet, SupervisionMode, Token};
+use crate::telephony::{ClockReading, QueueSet, SupervisionMode, Token};
 
 /// Rules in one record, at most. No grant of a shipped model cites as many.
 const RULES_MAX: usize = 16;
@@ -31,6 +35,27 @@ pub(super) const AUDITED_ERRORS: ErrorBounds = ErrorBounds {
     all_peers_max: AUDIT_ERRORS_MAX,
     interval: AUDIT_ERROR_INTERVAL,
 };
+
+/// How many denials the audit log records.
+pub(super) const AUDITED_DENIALS: ErrorBounds = ErrorBounds {
+    per_peer_max: AUDIT_DENIALS_PER_PEER_MAX,
+    all_peers_max: AUDIT_DENIALS_MAX,
+    interval: AUDIT_ERROR_INTERVAL,
+};
+
+/// The key under which denials are counted: each reason of a peer has a quota, so that a flood with one reason hides no
+/// denial with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DenialKey {
+    peer: QuotaKey,
+    reason: DenyReason,
+}
+
+impl SharedKey for DenialKey {
+    fn shared(self) -> Self {
+        Self { peer: QuotaKey::Others, ..self }
+    }
+}
 
 /// An operator, for the audit records of what the operator changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +73,12 @@ pub struct QuestionOrigin<'a> {
     pub dialect: &'a str,
     /// The peer on the other side of the connection.
     pub peer: &'a str,
+    /// The key under which the denials of the peer are counted.
+    pub quota_key: QuotaKey,
     /// When the question arrived, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// The same by the uptime, in milliseconds.
+    pub uptime_ms: u64,
 }
 
 impl QuestionOrigin<'_> {
@@ -165,12 +194,12 @@ pub(super) fn open_log(
     options: AuditLogOptions,
     buffer: &AuditBuffer,
     policy: &Policy,
-    now_ms: u64,
+    now: ClockReading,
 ) -> Result<AuditLog, AuditError> {
-    let mut log = AuditLog::open(options)?;
+    let mut log = AuditLog::open(options, now)?;
     let details = format!("queuewarden {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     let start = AuditRecord { details: Some(&details), ..record_of_policy(About::Start, policy) };
-    buffer.count_written(log.write(&start.packed(), now_ms)?);
+    buffer.count_written(log.write(&start.packed(), now)?);
     Ok(log)
 }
 
@@ -196,15 +225,37 @@ impl<'g> Auditor<'g> {
         self.state.audit.as_ref().and_then(|_| deciding_grant(question, judgement, sessions, queues))
     }
 
-    /// The packed record of a decision whose answer has to wait for the log; empty without an audit log.
+    /// The packed record of a decision whose answer has to wait for the log; empty without an audit log. What an actor
+    /// does whom the tables do not have is never of the chain `record`: such names are without number.
     pub(super) fn packed_decision<'a>(
         self,
         asked: &AskedQuestion<'a, '_>,
         answer: &Answer<'a>,
         basis: &DecisionBasis<'a>,
+        chain: ChainChoice,
     ) -> Vec<u8> {
         let Some(audit) = &self.state.audit else { return vec![] };
-        asked.record(answer, basis, audit.next_decision()).packed()
+        let record = asked.record(answer, basis, audit.next_decision());
+        let chain = if record.by.is_some() { chain } else { ChainChoice::Decisions };
+        AuditRecord { chain, ..record }.packed()
+    }
+
+    /// Whether the audit log records one more denial of this peer with this reason. Denials beyond the quota are
+    /// counted, and their number is recorded.
+    pub(super) fn admits_denial(self, origin: &QuestionOrigin<'_>, reason: DenyReason) -> bool {
+        let key = DenialKey { peer: origin.quota_key, reason };
+        let left_out = self.state.audited_denials.admits(key, origin.uptime_ms);
+        if let Some(count) = left_out.filter(|&count| count > 0) {
+            self.note_denials_left_out(key, count);
+        }
+        left_out.is_some()
+    }
+
+    fn note_denials_left_out(self, key: DenialKey, count: u64) {
+        let peer = key.peer.to_string();
+        let policy = self.state.policy.load();
+        let (peer, reason) = (Some(&*peer), Some(key.reason.code()));
+        self.note(&AuditRecord { peer, reason, count, ..record_of_policy(About::DenialsLeftOut, &policy) });
     }
 
     /// The packed records of ends without a question; empty without an audit log. `operator` ended the sessions or
@@ -279,7 +330,8 @@ impl<'g> Auditor<'g> {
     ) {
         let Some(audit) = self.state.audit.as_ref().filter(|_| !asked.origin.is_self_test()) else { return };
         let one_in = match answer.reason {
-            Reason::Deny(_) => SamplingRate::default(),
+            Reason::Deny(reason) if self.admits_denial(asked.origin, reason) => SamplingRate::default(),
+            Reason::Deny(_) => return,
             Reason::Allow(_) => match audit.takes_plain_allow(asked.origin.unix_ms) {
                 Some(one_in) => one_in,
                 None => return,
@@ -291,6 +343,11 @@ impl<'g> Auditor<'g> {
     /// Notes the answer to a repeated question, which is the first answer again.
     pub(super) fn note_repeat(self, asked: &AskedQuestion<'_, '_>, answer: &Answer<'_>) {
         let Some(audit) = &self.state.audit else { return };
+        if let Reason::Deny(reason) = answer.reason
+            && !self.admits_denial(asked.origin, reason)
+        {
+            return;
+        }
         let organization = asked.policy.organization_of(asked.event);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
         let details = Some("a repeat: the answer of the first question with this `once`");
@@ -314,6 +371,9 @@ impl<'g> Auditor<'g> {
         action: Option<&str>,
         origin: &QuestionOrigin<'_>,
     ) {
+        if self.state.audit.is_none() || !self.admits_denial(origin, DenyReason::TooLate) {
+            return;
+        }
         let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::TooLate));
         let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
@@ -332,6 +392,9 @@ impl<'g> Auditor<'g> {
 
     /// Notes that a peer asked to watch an unknown organization.
     pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
+        if self.state.audit.is_none() || !self.admits_denial(origin, DenyReason::UnknownOrganization) {
+            return;
+        }
         let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
         let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
@@ -359,10 +422,13 @@ impl<'g> Auditor<'g> {
         left_out.is_some()
     }
 
-    /// Notes the errors that were left out, of the peers whose interval is over at this uptime in milliseconds. `None`:
-    /// of all peers.
-    pub(super) fn note_all_errors_left_out(self, uptime_ms: Option<u64>) {
+    /// Notes the errors and denials that were left out, of the peers whose interval is over at this uptime in
+    /// milliseconds. `None`: of all peers.
+    pub(super) fn note_all_left_out(self, uptime_ms: Option<u64>) {
         if self.state.audit.is_some() {
+            for (key, count) in self.state.audited_denials.take_left_out(uptime_ms) {
+                self.note_denials_left_out(key, count);
+            }
             for (peer, count) in self.state.audited_errors.take_left_out(uptime_ms) {
                 self.note_errors_left_out(peer, count);
             }

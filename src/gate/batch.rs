@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use arc_swap::Guard;
 
+use crate::audit::record::ChainChoice;
 use crate::decision::{Answer, DenyReason, Outcome, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::answer;
@@ -221,7 +222,10 @@ fn deny_early<'a>(
     let mut denied = answer::denied_early(asked.policy, reason, known);
     let organization = known.organization.filter(|_| is_supervision(asked.event.intent, known.action));
     if let Some(organization) = organization.filter(|_| state.audit.is_some()) {
-        let audit = state.auditor().packed_decision(asked, &denied, &basis);
+        if !state.auditor().admits_denial(asked.origin, reason) {
+            return (denied, None);
+        }
+        let audit = state.auditor().packed_decision(asked, &denied, &basis, ChainChoice::Record);
         match state.enqueue_audited(organization, audit, Undo::AnswerOnly, vec![], None) {
             Ok(enqueued) => return (denied, enqueued.commit()),
             Err(Unavailable) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),

@@ -59,14 +59,14 @@ use crate::peer::QuotaKey;
 use crate::policy::Policy;
 use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
-use crate::telephony::{Moment, OrganizationId, QueueSet, Token, UnixMillis};
+use crate::telephony::{ClockReading, Moment, OrganizationId, QueueSet, Token, UnixMillis};
 pub use audit::{OperatorName, QuestionOrigin};
 use backup::Backups;
 pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
 use commit::writer::write_all;
-pub use commit::writer::{CommitObserver, StoreClock};
+pub use commit::writer::{CommitObserver, SystemClocks};
 pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
@@ -253,11 +253,11 @@ impl Gate {
         before
     }
 
-    /// Ends every login session and every supervision whose time is over, and every interval in which errors of peers
-    /// are counted.
+    /// Ends every login session and every supervision whose time is over, and every interval in which errors and
+    /// denials of peers are counted.
     pub fn end_what_is_over(&self, now: Moment) {
         Endings::new(&self.state).expire_all(now);
-        self.state.auditor().note_all_errors_left_out(Some(now.uptime_ms));
+        self.state.auditor().note_all_left_out(Some(now.uptime_ms));
     }
 
     /// The change feed of an organization. `None`: the policy has no organization of that name.
@@ -312,6 +312,12 @@ impl Gate {
         self.state.audit.as_ref()
     }
 
+    /// Denials that the audit log left out because their peer had too many with one reason, since the start.
+    #[must_use]
+    pub fn denials_left_out(&self) -> u64 {
+        self.state.audited_denials.left_out()
+    }
+
     /// Notes in the audit log that an operator gave this link of the organization a command.
     pub fn note_link_command(&self, operator: OperatorName<'_>, organization: &str, link: &str, command: &str) {
         self.state.auditor().note_link_command(operator, organization, link, command);
@@ -354,9 +360,9 @@ impl Gate {
     /// # Errors
     ///
     /// When the log cannot be written.
-    pub fn open_audit(&self, options: AuditLogOptions, now_ms: u64) -> Result<(), AuditError> {
+    pub fn open_audit(&self, options: AuditLogOptions, now: ClockReading) -> Result<(), AuditError> {
         let Some(buffer) = &self.state.audit else { return Ok(()) };
-        let log = audit::open_log(options, buffer, &self.state.policy.load(), now_ms)?;
+        let log = audit::open_log(options, buffer, &self.state.policy.load(), now)?;
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
         Ok(())
     }
@@ -373,11 +379,10 @@ impl Gate {
         folder: &Path,
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: StoreClock,
+        clock: SystemClocks,
     ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
-            let boot = clock().boot;
-            let (store, restored) = start::from_disk(&self.state, folder, now, boot)?;
+            let (store, restored) = start::from_disk(&self.state, folder, now, clock())?;
             (Some(store), restored)
         } else {
             (start::without_store(&self.state, now), RestoredSessions::default())
@@ -401,7 +406,7 @@ impl Gate {
         &self,
         store: Box<dyn Store>,
         observer: Box<dyn CommitObserver + Send + Sync>,
-        clock: StoreClock,
+        clock: SystemClocks,
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -421,7 +426,7 @@ impl Gate {
     /// written.
     #[must_use]
     pub fn close_store(&self, timeout: Duration) -> bool {
-        self.state.auditor().note_all_errors_left_out(None);
+        self.state.auditor().note_all_left_out(None);
         self.state.commit_queue.stop(timeout)
     }
 

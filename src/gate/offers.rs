@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::record::ChainChoice;
 use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
@@ -141,7 +142,7 @@ pub(super) fn take<'p>(
     if is_unaudited {
         answer = answer.refused(DenyReason::StateUnavailable);
     } else if event.intent == Intent::Do {
-        let audit = state.auditor().packed_decision(asked, &answer, &basis);
+        let audit = state.auditor().packed_decision(asked, &answer, &basis, ChainChoice::Record);
         let Replacement { actor, call, .. } = replacement;
         let change = OfferChange { organization, user: actor, call, offered_to: None, until: event.until };
         match change.make(state, &mut table, audit, now) {

@@ -3,6 +3,7 @@
 //! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor. A
 //! transfer may offer the call to another user: `offers` lets that user replace the call.
 
+use crate::audit::record::ChainChoice;
 use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
@@ -63,7 +64,7 @@ impl<'g> PbxReports<'g> {
         }
         let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
         let accepted = Answer { reason: Reason::Allow(report.reason()), ..answer };
-        let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
+        let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis, ChainChoice::Decisions);
         let applied = names.and_then(|names| self.apply(organization, report, &names, event, now, audit));
         match applied {
             // The audit record is in the commit queue, with the change.

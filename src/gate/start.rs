@@ -14,7 +14,7 @@ use crate::sessions::record::{SavedUser, key_of, record_of, record_without_sessi
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{BootTime, LoginSession, Moment, Origin, QueueSet, StoredTime, UnixMillis};
+use crate::telephony::{ClockReading, LoginSession, Moment, Origin, QueueSet, UnixMillis};
 
 /// Revisions of a change feed that one process may use. The next process begins behind them, so that no watcher resumes
 /// in between.
@@ -61,10 +61,10 @@ pub(super) fn from_disk(
     state: &GateState,
     folder: &Path,
     now: Moment,
-    boot: Option<BootTime>,
+    read: ClockReading,
 ) -> Result<(Box<dyn Store>, RestoredSessions), StoreError> {
     let (mut disk, history) = Disk::open(folder)?;
-    let time = StoredTime { wall: now.wall, boot };
+    let time = ClockReading { wall: now.wall, ..read };
     // If nobody knows how much time has passed, every lease is over.
     let measured = history.last_commit.until(time).unwrap_or(UnixMillis(u64::MAX));
     let mut restorer = Restorer { state, now, measured, restored: RestoredSessions::default(), outdated: vec![] };

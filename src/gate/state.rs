@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use crate::audit::buffer::AuditBuffer;
 use crate::event::Event;
-use crate::gate::audit::{AUDITED_ERRORS, Auditor};
+use crate::gate::audit::{AUDITED_DENIALS, AUDITED_ERRORS, Auditor, DenialKey};
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, CommitReceipt, Unavailable};
@@ -63,6 +63,8 @@ pub(crate) struct GateState {
     pub(super) once: OnceTables,
     /// Which errors of peers the audit log records.
     pub(super) audited_errors: ErrorQuota,
+    /// Which denials the audit log records.
+    pub(super) audited_denials: ErrorQuota<DenialKey>,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
     /// What tells the links of each organization which member to look at, by the name of the organization.
@@ -88,6 +90,7 @@ impl GateState {
             changes_undone: AtomicU64::new(0),
             once: OnceTables::default(),
             audited_errors: ErrorQuota::new(AUDITED_ERRORS),
+            audited_denials: ErrorQuota::new(AUDITED_DENIALS),
             supervisions_revoked: AtomicU64::new(0),
             member_changes: Mutex::default(),
             links: OnceLock::new(),

@@ -7,6 +7,8 @@ use tokio::sync::watch;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::witness::WitnessKey;
+use crate::lifecycle::witness;
 use crate::limits::{LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
 use crate::links::gate_beliefs::LinkHost;
 use crate::observe::log::LeftOut;
@@ -17,7 +19,12 @@ use crate::sidecar::Sidecar;
 const LEASE_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Spawns all of them; the receiver has the uptime of the last self test that succeeded, in milliseconds.
-pub(super) fn spawn(sidecar: &Arc<Sidecar>, background: &TaskGroup) -> watch::Receiver<u64> {
+/// `witness_key` signs what the witness of the audit log is told; `None`: there is no audit log.
+pub(super) fn spawn(
+    sidecar: &Arc<Sidecar>,
+    witness_key: Option<WitnessKey>,
+    background: &TaskGroup,
+) -> watch::Receiver<u64> {
     let TaskGroup { stop, tasks } = background;
     let host: Arc<dyn LinkHost> = Arc::<Sidecar>::clone(sidecar);
     sidecar.links.serve(&host, tasks, stop);
@@ -25,6 +32,9 @@ pub(super) fn spawn(sidecar: &Arc<Sidecar>, background: &TaskGroup) -> watch::Re
     self_test::run_once(sidecar, 0);
     let (succeeded, self_tested) = watch::channel(0);
     tasks.spawn(self_test::run(Arc::clone(sidecar), succeeded, stop.clone()));
+    if let Some(key) = witness_key {
+        tasks.spawn(witness::run(Arc::clone(sidecar), key, stop.clone()));
+    }
     tasks.spawn(maintain(Arc::clone(sidecar), stop.clone()));
     self_tested
 }

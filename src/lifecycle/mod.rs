@@ -8,6 +8,7 @@ mod background;
 mod process;
 pub(crate) mod state_folder;
 mod systemd;
+mod witness;
 mod writer_observer;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditError;
+use crate::audit::witness::{WitnessKey, WitnessKeyError};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, LoadedConfig};
 use crate::gate::Gate;
@@ -56,6 +58,9 @@ pub(crate) enum StartError {
          `enabled = false` there"
     )]
     Audit(#[source] AuditError),
+    /// The key for the witness of the audit log cannot be used.
+    #[error("the key for the witness of the audit log: {0}")]
+    WitnessKey(#[from] WitnessKeyError),
     /// Another version of queuewarden wrote the session store.
     #[error(
         "{0}\n  help: start the queuewarden that wrote the store; or move it and `sessions.tally` away, and the sidecar starts \
@@ -114,13 +119,13 @@ pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Res
     let sidecar = Arc::new(Sidecar::new(loaded.process.clone(), log));
     process::count_panics(&sidecar);
     apply(loaded, &sidecar).await;
-    open_audit(&sidecar).await?;
+    let witness_key = open_audit(&sidecar).await?;
     restore_sessions(&sidecar).await?;
     let listeners = Listeners::bind(&sidecar.settings.listen, passed)?;
     let bound = listeners.bound();
     let (connections, background) = (TaskGroup::default(), TaskGroup::default());
     listeners.serve(&sidecar, &connections, &background);
-    let self_tested = background::spawn(&sidecar, &background);
+    let self_tested = background::spawn(&sidecar, witness_key, &background);
     Ok(RunningSidecar {
         folder: folder.to_owned(),
         sidecar,
@@ -133,22 +138,24 @@ pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Res
     })
 }
 
-/// Opens the audit log, unless the configuration turns it off.
-async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
+/// Opens the audit log, unless the configuration turns it off. Returns the key for its witness, which is made at the
+/// first start.
+async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<Option<WitnessKey>, StartError> {
     let Some(audit) = &sidecar.settings.audit else {
         tracing::warn!("the audit log is off ([audit] enabled = false): decisions are not recorded");
-        return Ok(());
+        return Ok(None);
     };
+    let state = sidecar.settings.state.folder.clone();
     let (gate, keeping) = (Arc::clone(&sidecar.gate), audit.log.clone());
-    let now_ms = sidecar.clock.now().wall.0;
-    spawn_blocking(move || gate.open_audit(keeping, now_ms)).await?.map_err(StartError::Audit)
+    spawn_blocking(move || gate.open_audit(keeping, Clock::reading())).await?.map_err(StartError::Audit)?;
+    Ok(Some(spawn_blocking(move || WitnessKey::open_or_make(&state)).await??))
 }
 
 /// Restores the login sessions that an earlier process stored.
 async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let (folder, now) = (sidecar.settings.state.folder.clone(), sidecar.clock.now());
     let observer = Box::new(WriterObserver(Arc::clone(sidecar)));
-    let clock = Box::new(Clock::stored);
+    let clock = Box::new(Clock::reading);
     let gate = Arc::clone(&sidecar.gate);
     let restored = spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?;
     let restored = restored.map_err(|error| match error {

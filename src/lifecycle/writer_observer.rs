@@ -28,6 +28,17 @@ impl CommitObserver for WriterObserver {
         tracing::error!(%error, "the audit log cannot be written: changes and supervisions are refused until it can");
     }
 
+    fn clock_suspected(&self, seconds: i64) {
+        tracing::warn!(
+            seconds,
+            "the wall clock jumped: files of the audit log stay until it is back, or has held for as long"
+        );
+    }
+
+    fn clock_trusted(&self) {
+        tracing::info!("the wall clock is trusted again");
+    }
+
     fn audit_recovered(&self) {
         tracing::info!("the audit log can be written again");
     }

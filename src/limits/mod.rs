@@ -4,6 +4,7 @@
 //! `relations` asserts at compile time which limit has to fit in which other. [`all_limits`] lists all of them with
 //! their documentation, for the help and the manual.
 
+mod audit;
 mod limit;
 mod load;
 mod operation;
@@ -11,6 +12,7 @@ mod relations;
 
 use std::time::Duration;
 
+pub use audit::*;
 pub use limit::Limit;
 use limit::limits;
 pub use load::*;
@@ -249,44 +251,6 @@ limits! {
     /// Changes that one write sends to a watcher.
     WATCH_CHANGES_PER_WRITE_MAX: usize = 256;
 
-    // Audit log -------------------------------------------------------------------------------------------------------
-
-    /// Bytes of audit lines that wait for the writer and that no answer waits for; further lines are dropped and
-    /// counted.
-    AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-    /// Bytes of one audit record before it is encoded as a line.
-    AUDIT_RECORD_BYTES_MAX: usize = 16 * 1024;
-    /// Bytes of one line of the audit log, including its LF.
-    AUDIT_LINE_BYTES_MAX: usize = 64 * 1024;
-    /// Largest setting for the bytes of one file of the audit log: 1 GiB.
-    AUDIT_ROTATION_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-    /// Largest setting for the seconds that one file of the audit log covers: 31 days.
-    AUDIT_ROTATION_SECONDS_MAX: u64 = 31 * 24 * 3_600;
-    /// Largest setting for the seconds that files of the audit log are kept: 10 years.
-    AUDIT_RETENTION_SECONDS_MAX: u64 = 3_660 * 24 * 3_600;
-    /// Largest setting for the bytes of all files of the audit log: 64 TiB.
-    AUDIT_RETENTION_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024 * 1024;
-    /// Largest sampling setting: of this many allowed questions that change nothing, one is written to the audit log.
-    AUDIT_SAMPLE_MAX: u64 = 1_000_000;
-    /// Largest setting for the allowed questions that change nothing and are written to the audit log in one second.
-    AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
-    /// How far the time of a line may be before that of an earlier line of the same file of the audit log; behind a
-    /// clock that is set back further, the next line begins a file. `audit tail` and `export` rely on it.
-    AUDIT_TIME_BACK_MAX: Duration = Duration::from_secs(10);
-    /// Errors of one peer that are written to the audit log in one `audit_error_interval`; of further errors, the
-    /// number is written.
-    AUDIT_ERRORS_PER_PEER_MAX: u32 = 200;
-    /// Errors of all peers together that are written to the audit log in one `audit_error_interval`; of further errors,
-    /// the number is written.
-    AUDIT_ERRORS_MAX: u32 = 2_000;
-    /// Interval over which the errors of a peer are counted for the audit log; at its end the number of unwritten
-    /// errors is written.
-    AUDIT_ERROR_INTERVAL: Duration = Duration::from_secs(10);
-    /// Interval at which audit lines that no answer waits for are written.
-    AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-    /// Interval at which files of the audit log beyond their retention are deleted.
-    AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-
     // Links to PBXs ---------------------------------------------------------------------------------------------------
 
     /// Time from the beginning of a login session by phone until its member must have been seen.
@@ -392,7 +356,7 @@ limits! {
 
 /// Every limit, in the order of the manual.
 pub fn all_limits() -> impl Iterator<Item = &'static Limit> {
-    [OF_THIS_FILE, OPERATION, LOAD].into_iter().flatten()
+    [OF_THIS_FILE, AUDIT, OPERATION, LOAD].into_iter().flatten()
 }
 
 #[cfg(test)]

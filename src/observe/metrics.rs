@@ -87,12 +87,18 @@ pub struct ScrapeValues {
     pub store_is_healthy: bool,
     /// Whether the audit log can be written, or is off.
     pub audit_is_healthy: bool,
+    /// Lines for the witness of the audit log that were sent, and that could not be, since the start.
+    pub audit_witness: [u64; 2],
+    /// By how many seconds the wall clock jumped. `None`: the clock is not suspect.
+    pub clock_jump_seconds: Option<i64>,
     /// Lines that were written to the audit log, since the start.
     pub audit_records: u64,
     /// Lines that the sampling of `plain_allows_per_second` left out of the audit log, since the start.
     pub audit_sampled: u64,
     /// Lines that were left out of the audit log because its buffer was full, since the start.
     pub audit_dropped: u64,
+    /// Denials that were left out of the audit log because their peer had too many with one reason, since the start.
+    pub audit_denials: u64,
     /// Lines that were left out of the log, by cause in the order of [`LeftOut::ALL`].
     pub log_left_out: [u64; LeftOut::ALL.len()],
 }
@@ -300,9 +306,15 @@ impl Metrics {
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(values.supervisions_revoked);
             counter!(names::CHANGES_UNDONE.name).absolute(values.changes_undone);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(values.store_is_healthy)));
+            gauge!(names::CLOCK_SUSPECT.name).set(f64::from(u8::from(values.clock_jump_seconds.is_some())));
             gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(values.audit_is_healthy)));
             counter!(names::AUDIT_RECORDS.name).absolute(values.audit_records);
-            for (why, count) in Skipped::ALL.iter().zip([values.audit_sampled, values.audit_dropped]) {
+            for (result, count) in ["sent", "failed"].into_iter().zip(values.audit_witness) {
+                counter!(names::AUDIT_WITNESS.name, "result" => result).absolute(count);
+            }
+            for (why, count) in
+                Skipped::ALL.iter().zip([values.audit_sampled, values.audit_dropped, values.audit_denials])
+            {
                 counter!(names::AUDIT_SKIPPED.name, "cause" => why.name()).absolute(count);
             }
             for (why, count) in LeftOut::ALL.iter().zip(values.log_left_out) {
@@ -464,6 +476,7 @@ fn describe_all() {
         names::AMI_REMOVALS,
         names::AUDIT_RECORDS,
         names::AUDIT_SKIPPED,
+        names::AUDIT_WITNESS,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {

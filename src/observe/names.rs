@@ -58,7 +58,11 @@ metric_names! {
     STORE_HEALTHY = "store_healthy": "1 if the session store takes changes, else 0.";
     AUDIT_RECORDS = "audit_records_total": "Lines that were written to the audit log.";
     AUDIT_SKIPPED = "audit_skipped_total":
-        "Lines of the audit log that were not written: sampled out as configured, or dropped because the buffer was full.";
+        "Lines of the audit log that were not written: sampled out as configured, dropped because the buffer was full, or denials of a peer beyond its quota.";
+    CLOCK_SUSPECT = "clock_suspect":
+        "1 if the wall clock moved by more than 5 min against the time since the boot and is not trusted yet, else 0.";
+    AUDIT_WITNESS = "audit_witness_total":
+        "Lines for the witness of the audit log, by `result`: sent or failed.";
     AUDIT_HEALTHY = "audit_healthy": "1 if the audit log can be written, or is off, else 0.";
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind the change feed.";
     LOG_LINES_LEFT_OUT = "log_lines_left_out_total":

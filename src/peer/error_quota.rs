@@ -1,15 +1,29 @@
-//! How many errors of one peer are noted in a while, so that a peer cannot flood the log or the audit log.
+//! How many errors, or denials, of one peer are noted in a while, so that a peer cannot flood the log or the audit log.
 //!
 //! Errors beyond the bounds are counted for each peer; the number goes with the next error that is noted, or is taken
 //! when the interval is over.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::limits::ERROR_QUOTA_PEERS_MAX;
 use crate::peer::QuotaKey;
+
+/// A key under which errors are counted.
+pub trait SharedKey: Copy + Eq + Hash {
+    /// The key that counts in place of this one when the quota has no room for more keys.
+    #[must_use]
+    fn shared(self) -> Self;
+}
+
+impl SharedKey for QuotaKey {
+    fn shared(self) -> Self {
+        Self::Others
+    }
+}
 
 /// The bounds of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +38,15 @@ pub struct ErrorBounds {
 
 /// The errors of each peer in the current interval.
 #[derive(Debug)]
-pub struct ErrorQuota {
+pub struct ErrorQuota<K = QuotaKey> {
     bounds: ErrorBounds,
-    windows: Mutex<ErrorWindows>,
+    windows: Mutex<ErrorWindows<K>>,
     left_out: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct ErrorWindows {
-    by_key: HashMap<QuotaKey, ErrorWindow>,
+#[derive(Debug)]
+struct ErrorWindows<K> {
+    by_key: HashMap<K, ErrorWindow>,
     of_all_peers: ErrorWindow,
 }
 
@@ -61,16 +75,17 @@ impl ErrorWindow {
     }
 }
 
-impl ErrorQuota {
+impl<K: SharedKey> ErrorQuota<K> {
     /// A quota of which nothing is used.
     #[must_use]
     pub fn new(bounds: ErrorBounds) -> Self {
-        Self { bounds, windows: Mutex::default(), left_out: AtomicU64::new(0) }
+        let windows = ErrorWindows { by_key: HashMap::new(), of_all_peers: ErrorWindow::default() };
+        Self { bounds, windows: Mutex::new(windows), left_out: AtomicU64::new(0) }
     }
 
     /// Whether an error of this key is noted now, at this uptime in milliseconds. `None`: no. `Some`: yes, with the
     /// number of errors of the same key that were left out since the last that was noted.
-    pub fn admits(&self, key: QuotaKey, uptime_ms: u64) -> Option<u64> {
+    pub fn admits(&self, key: K, uptime_ms: u64) -> Option<u64> {
         let ErrorBounds { per_peer_max, all_peers_max, interval } = self.bounds;
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let ErrorWindows { by_key, of_all_peers } = &mut *windows;
@@ -78,7 +93,7 @@ impl ErrorQuota {
             by_key.retain(|_, window| !window.is_over(uptime_ms, interval));
         }
         let has_room = by_key.len() < ERROR_QUOTA_PEERS_MAX || by_key.contains_key(&key);
-        let key = if has_room { key } else { QuotaKey::Others };
+        let key = if has_room { key } else { key.shared() };
         let new = ErrorWindow { since_ms: uptime_ms, ..ErrorWindow::default() };
         let window = by_key.entry(key).or_insert(new).rolled_to(uptime_ms, interval);
         let of_all_peers = of_all_peers.rolled_to(uptime_ms, interval);
@@ -94,7 +109,7 @@ impl ErrorQuota {
 
     /// Takes the numbers of the errors that were left out, of the keys whose interval is over at this uptime in
     /// milliseconds. `None`: of all keys.
-    pub fn take_left_out(&self, uptime_ms: Option<u64>) -> Vec<(QuotaKey, u64)> {
+    pub fn take_left_out(&self, uptime_ms: Option<u64>) -> Vec<(K, u64)> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = vec![];
         windows.by_key.retain(|&key, window| {

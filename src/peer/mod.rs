@@ -18,13 +18,14 @@ pub(super) enum Peer {
 }
 
 /// The key under which an [`error_quota`] counts a peer's errors: peers with the same key share one quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum QuotaKey {
     /// A machine: every connection has another port.
     Address(IpAddr),
     /// A user of this machine.
     User(u32),
     /// All keys for which the quota has no room.
+    #[default]
     Others,
 }
 

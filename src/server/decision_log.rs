@@ -18,7 +18,7 @@ use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
 use crate::peer::record::{PeerFault, PeerRecord};
 use crate::sidecar::Sidecar;
-use crate::telephony::{Token, UnixMillis};
+use crate::telephony::{Moment, Token, UnixMillis};
 
 /// Characters of unknown dialed digits in a line: enough to recognize a code, too few for a phone number that a caller
 /// typed at the wrong prompt.
@@ -50,7 +50,7 @@ pub(super) struct PeerContext<'a> {
     pub(super) record: &'a PeerRecord,
 }
 
-impl PeerContext<'_> {
+impl<'c> PeerContext<'c> {
     /// Counts and logs an outcome whose answer is sent at once.
     pub(super) fn note_outcome(&self, event: &Event<'_>, outcome: &Outcome<'_>) {
         let answer = match outcome {
@@ -116,9 +116,14 @@ impl PeerContext<'_> {
     }
 
     /// The origin of a record that is made now.
-    fn origin(&self) -> QuestionOrigin<'_> {
-        let unix_ms = self.sidecar.clock.now().wall.0;
-        QuestionOrigin { dialect: self.metrics.label().name(), peer: self.name, unix_ms }
+    fn origin(&self) -> QuestionOrigin<'c> {
+        self.origin_at(self.sidecar.clock.now())
+    }
+
+    /// The origin of questions that were read at this moment.
+    pub(super) const fn origin_at(&self, now: Moment) -> QuestionOrigin<'c> {
+        let (dialect, quota_key) = (self.metrics.label().name(), self.peer.quota_key());
+        QuestionOrigin { dialect, peer: self.name, quota_key, unix_ms: now.wall.0, uptime_ms: now.uptime_ms }
     }
 
     /// Counts an error of the peer, and writes it to the log and the audit log, as far as their quotas admit it.

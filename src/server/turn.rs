@@ -73,7 +73,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         admission: Admission,
     ) -> Self {
         let now = context.sidecar.clock.now();
-        let origin = QuestionOrigin { dialect: dialect.label().name(), peer: context.name, unix_ms: now.wall.0 };
+        let origin = context.origin_at(now);
         let batch = context.sidecar.gate.batch();
         let result =
             TurnResult { progress: false, unfinished: false, after: After::Continue, pending: vec![], watch: None };

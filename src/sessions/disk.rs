@@ -22,7 +22,7 @@ use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, RecordError, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
 use crate::sessions::store::{Commit, Store, StoreError, StoreErrorSource};
-use crate::telephony::{BootTime, StoredTime, UnixMillis};
+use crate::telephony::{ClockReading, UnixMillis};
 
 /// The file in the state folder.
 pub const FILE_NAME: &str = "sessions.redb";
@@ -104,7 +104,7 @@ enum PageTrust {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreHistory {
     /// The time of the last commit.
-    pub last_commit: StoredTime,
+    pub last_commit: ClockReading,
     /// The number of processes that used the file before this one.
     pub starts: u64,
 }
@@ -310,10 +310,10 @@ impl Disk {
             if !(FORMAT_READ_MIN..=FORMAT).contains(&found) {
                 return Err(AccessError::OtherVersion(found));
             }
-            // A store of an earlier queuewarden has no boot time.
-            let boot = (figures.get(figure::BOOT)?, figures.get(figure::BOOT_MS)?);
-            let boot = boot.0.zip(boot.1).map(|(boot, ms)| BootTime { boot: boot.value(), ms: ms.value() });
-            let last_commit = StoredTime { wall: UnixMillis(figure(figure::WALL)?), boot };
+            // A store of an earlier queuewarden names no boot.
+            let boot = figures.get(figure::BOOT)?.map(|value| value.value());
+            let wall = UnixMillis(figure(figure::WALL)?);
+            let last_commit = ClockReading { wall, since_boot_ms: figure(figure::BOOT_MS)?, boot };
             Ok(StoreHistory { last_commit, starts: figure(figure::STARTS)? })
         })
     }
@@ -439,16 +439,11 @@ fn write(database: &Database, commit: &Commit<'_>) -> Result<u64, redb::Error> {
         figures.insert(figure::CHECKSUMS, checksums)?;
         figures.insert(figure::RECORDS, sessions.len()?)?;
         figures.insert(figure::WALL, commit.time.wall.0)?;
+        figures.insert(figure::BOOT_MS, commit.time.since_boot_ms)?;
         match commit.time.boot {
-            Some(BootTime { boot, ms }) => {
-                figures.insert(figure::BOOT, boot)?;
-                figures.insert(figure::BOOT_MS, ms)?;
-            }
-            None => {
-                figures.remove(figure::BOOT)?;
-                figures.remove(figure::BOOT_MS)?;
-            }
-        }
+            Some(boot) => figures.insert(figure::BOOT, boot)?,
+            None => figures.remove(figure::BOOT)?,
+        };
     }
     commit_counted(transaction)
 }

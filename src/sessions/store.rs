@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::telephony::StoredTime;
+use crate::telephony::ClockReading;
 
 /// The saved sessions of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Commit<'a> {
     /// The users whose sessions changed.
     pub records: &'a [UserRecord],
     /// The time of the commit. After a restart leases are measured from here if the clock was set back.
-    pub time: StoredTime,
+    pub time: ClockReading,
 }
 
 /// Why the store cannot be used.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::telephony::{BootTime, Moment, StoredTime, UnixMillis};
+use crate::telephony::{ClockReading, Moment, UnixMillis};
 
 /// The file in which Linux names the run of the machine since it was booted.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -58,15 +58,17 @@ impl Clock {
         UnixMillis(in_ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)))
     }
 
-    /// The time by the clocks that outlive the process.
+    /// The system's clocks, read now.
     #[must_use]
-    pub fn stored() -> StoredTime {
+    pub fn reading() -> ClockReading {
         static BOOT: OnceLock<Option<u64>> = OnceLock::new();
         let boot = *BOOT.get_or_init(|| Some(xxh3_64(fs::read(BOOT_ID).ok()?.trim_ascii())));
         let since_boot = clock_gettime(ClockId::Boottime);
-        let since_boot = Duration::new(u64::try_from(since_boot.tv_sec).unwrap_or(0), 0)
-            .saturating_add(Duration::from_nanos(u64::try_from(since_boot.tv_nsec).unwrap_or(0)));
-        StoredTime { wall: Self::system(), boot: boot.map(|boot| BootTime { boot, ms: in_ms(since_boot) }) }
+        let since_boot = Duration::new(
+            u64::try_from(since_boot.tv_sec).unwrap_or_default(),
+            u32::try_from(since_boot.tv_nsec).unwrap_or_default(),
+        );
+        ClockReading { wall: Self::system(), since_boot_ms: in_ms(since_boot), boot }
     }
 
     /// The moment with this uptime, if the wall clock says `wall_ms`.

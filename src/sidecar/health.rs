@@ -116,8 +116,8 @@ impl Sidecar {
         if lines.is_empty() { vec!["[+] links ok\n".to_owned()] } else { lines }
     }
 
-    /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and
-    /// keys that wait for a restart.
+    /// The result of every check, one a line, then what does not make the sidecar unready: links that are down,
+    /// keys that wait for a restart, and a clock that is suspect.
     pub(crate) fn checks(&self) -> String {
         let line = |ReadinessCheck { name, holds, failure }: &ReadinessCheck| {
             if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }
@@ -128,6 +128,10 @@ impl Sidecar {
         } else {
             format!("[!] restart needed for {}\n", keys.join(", "))
         };
-        CHECKS.iter().map(line).chain(self.link_lines()).chain([restart]).collect()
+        let clock = match self.clock_jump_seconds() {
+            None => "[+] clock ok\n".to_owned(),
+            Some(seconds) => format!("[!] clock suspect: the wall clock jumped by {seconds} s\n"),
+        };
+        CHECKS.iter().map(line).chain(self.link_lines()).chain([clock, restart]).collect()
     }
 }

@@ -161,6 +161,13 @@ impl Sidecar {
         self.gate.audit().is_none_or(AuditBuffer::is_healthy)
     }
 
+    /// By how many seconds the wall clock jumped; negative: back. `None`: the clock is not suspect, or there is no
+    /// audit log, which alone depends on it.
+    #[must_use]
+    pub fn clock_jump_seconds(&self) -> Option<i64> {
+        self.gate.audit().and_then(AuditBuffer::clock_jump_seconds)
+    }
+
     /// Sets the token of the admin listener.
     pub fn set_admin_token(&self, token: Option<Secret>) {
         self.admin_token.store(token.map(Arc::new));

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use queuewarden::gate::Gate;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, StoredTime, UnixMillis};
+use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
 use crate::crash::gate_client::{CommitCounter, NOW, ask, is_durable, load, rows, without_time};
@@ -88,12 +88,7 @@ fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     load(&gate, folder);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
     let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
-    gate.restore(
-        state,
-        now,
-        Box::new(CommitCounter::default()),
-        Box::new(|| StoredTime { wall: NOW.wall, boot: None }),
-    )?;
+    gate.restore(state, now, Box::new(CommitCounter::default()), Box::new(|| NOW.wall.into()))?;
     Ok(gate)
 }
 

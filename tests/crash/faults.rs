@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use queuewarden::gate::Gate;
 use queuewarden::gate::change_feed::Cause;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
-use queuewarden::telephony::StoredTime;
 use serde_json::Value;
 
 use crate::crash::expected_state::{Change, ExpectedLogins, ObservedLogins, SERVED, changes_of};
@@ -26,12 +25,8 @@ fn open(agents: u16) -> (Folder, Gate, FaultyStore) {
     let folder = Folder::with("acme.toml", &organization(agents));
     let (gate, faulty_store) = (Gate::new(true), FaultyStore::default());
     load(&gate, &folder);
-    gate.write_to(
-        Box::new(faulty_store.clone()),
-        Box::new(CommitCounter::default()),
-        Box::new(|| StoredTime { wall: NOW.wall, boot: None }),
-    )
-    .unwrap();
+    gate.write_to(Box::new(faulty_store.clone()), Box::new(CommitCounter::default()), Box::new(|| NOW.wall.into()))
+        .unwrap();
     (folder, gate, faulty_store)
 }
 
@@ -190,12 +185,7 @@ fn a_panic_of_the_writer_refuses_every_change_and_is_reported() {
     let folder = Folder::with("acme.toml", &organization(2));
     let gate = Gate::new(true);
     load(&gate, &folder);
-    gate.write_to(
-        Box::new(PanickingStore),
-        Box::new(CommitCounter::default()),
-        Box::new(|| StoredTime { wall: NOW.wall, boot: None }),
-    )
-    .unwrap();
+    gate.write_to(Box::new(PanickingStore), Box::new(CommitCounter::default()), Box::new(|| NOW.wall.into())).unwrap();
     let (answer, commit) = ask(&gate, &question(10_000, "login"), NOW);
     assert!(!is_durable(&commit.expect(&answer)), "{answer}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

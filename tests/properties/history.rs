@@ -14,7 +14,7 @@ use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{CommitObserver, Gate, OperatorName};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{BootTime, Moment, QueueSet, StoredTime, UnixMillis};
+use queuewarden::telephony::{ClockReading, Moment, QueueSet, UnixMillis};
 
 use crate::properties::naive_model::{
     ModelOrganization, ModelQuestion, ModelTime, NaiveModel, Pause, SupervisionTarget,
@@ -90,9 +90,9 @@ struct History {
     gate: Gate,
     naive_model: NaiveModel,
     /// What the clocks of the store say.
-    store_clock: Arc<Mutex<StoredTime>>,
-    /// The time since the machine was booted.
-    boot: BootTime,
+    store_clock: Arc<Mutex<ClockReading>>,
+    /// The number of boots of the machine, and the milliseconds since the last one.
+    boot: (u64, u64),
     now: ModelTime,
     /// The last steps, for the message of a failure.
     steps: Vec<String>,
@@ -111,8 +111,8 @@ impl History {
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            store_clock: Arc::new(Mutex::new(StoredTime { wall: UnixMillis(0), boot: None })),
-            boot: BootTime { boot: 1, ms: 60_000 },
+            store_clock: Arc::new(Mutex::new(UnixMillis(0).into())),
+            boot: (1, 60_000),
             now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
@@ -129,7 +129,7 @@ impl History {
 
     fn set_store_clock(&self) {
         let wall = UnixMillis(self.now.wall_ms);
-        *self.store_clock.lock().unwrap() = StoredTime { wall, boot: Some(self.boot) };
+        *self.store_clock.lock().unwrap() = ClockReading { wall, since_boot_ms: self.boot.1, boot: Some(self.boot.0) };
     }
 
     fn open(&mut self) {
@@ -216,7 +216,7 @@ impl History {
             1 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             _ => {}
         }
-        self.boot.ms += ms;
+        self.boot.1 += ms;
         self.set_store_clock();
         self.record_step(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
@@ -232,9 +232,9 @@ impl History {
         self.now.uptime_ms = self.random_source.below(2_000) as u64;
         let stopped_ms = self.random_source.below(20_000) as u64;
         self.now.wall_ms += stopped_ms;
-        self.boot.ms += stopped_ms;
+        self.boot.1 += stopped_ms;
         if self.random_source.one_in(4) {
-            self.boot = BootTime { boot: self.boot.boot + 1, ms: self.random_source.below(20_000) as u64 };
+            self.boot = (self.boot.0 + 1, self.random_source.below(20_000) as u64);
         }
         match self.random_source.below(5) {
             0 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
@@ -246,13 +246,13 @@ impl History {
         self.gate = gate;
         self.load();
         self.open();
-        let (stored, booted) = (kept.last_commit, kept.last_commit.boot.is_some_and(|at| at.boot != self.boot.boot));
+        let (stored, booted) = (kept.last_commit, kept.last_commit.boot.is_some_and(|boot| boot != self.boot.0));
         let measured_ms = match stored.boot {
             // DOOR E11: over a boot the wall clock counts, and a clock before the last stored time ends every lease.
             Some(_) if booted && self.now.wall_ms < stored.wall.0 => u64::MAX,
             Some(_) if booted => self.now.wall_ms,
             // Within a boot no restart lengthens a lease.
-            Some(at) => self.now.wall_ms.max(stored.wall.0 + self.boot.ms - at.ms),
+            Some(_) => self.now.wall_ms.max(stored.wall.0 + self.boot.1 - stored.since_boot_ms),
             None => self.now.wall_ms.max(stored.wall.0),
         };
         self.naive_model.restart(self.now, measured_ms);

@@ -18,7 +18,7 @@ use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{Awaited, CommitObserver, Gate, check_until};
 use queuewarden::sessions::record::decode;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
-use queuewarden::telephony::{Moment, QueueSet, StoredTime, UnixMillis};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 use crate::properties::factor;
 use crate::support::random_source::RandomSource;
@@ -132,7 +132,7 @@ impl World {
     fn new() -> Self {
         let (gate, store, clock_ms) = (Gate::new(true), HeldStore::default(), Arc::new(AtomicU64::new(START_MS)));
         let clock = Arc::clone(&clock_ms);
-        let now = Box::new(move || StoredTime { wall: UnixMillis(clock.load(Ordering::SeqCst)), boot: None });
+        let now = Box::new(move || UnixMillis(clock.load(Ordering::SeqCst)).into());
         gate.write_to(Box::new(store.clone()), Box::new(Nobody), now).unwrap();
         let folder = Folder::with("acme.toml", ORGANIZATION);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -25,6 +25,10 @@ rotation_max_bytes = 67_108_864
 rotation_max_seconds = 86_400
 retention_max_seconds = 7_776_000
 retention_max_bytes = 10_737_418_240
+record_retention_max_seconds = 31_536_000
+record_retention_max_bytes = 1_073_741_824
+witness = "file:kept"
+witness_interval_seconds = 60
 plain_allows_one_in = 10
 plain_allows_per_second = 500
 

@@ -52,21 +52,44 @@ impl Fixtures {
         self.0.path().join("state/audit")
     }
 
-    /// The files of the log, the oldest first.
+    /// The files of the chain `record`, the oldest first.
     pub fn files(&self) -> Vec<PathBuf> {
+        self.files_of("record-")
+    }
+
+    /// The files whose names begin with this, the oldest first.
+    pub fn files_of(&self, chain: &str) -> Vec<PathBuf> {
         let paths = fs::read_dir(self.log()).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+        let is_of = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(chain) && name.ends_with(".jsonl")
+        };
+        let mut files: Vec<PathBuf> = paths.filter(is_of).collect();
         files.sort();
         files
     }
 
     pub fn text(&self) -> String {
-        self.files().iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+        let files = [self.files(), self.files_of("decisions-")].concat();
+        // Retention may remove a file that was there a moment ago.
+        files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect()
     }
 
-    /// Every record. Panics if a line of the log is not JSON.
+    /// Every record of both chains by its time, except those by which `decisions` tells the last line of `record`.
+    /// Panics if a line of the log is not JSON.
     pub fn lines(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+        let text = self.text();
+        let read = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}"));
+        let mut lines: Vec<Value> = text.lines().map(read).filter(|line| line["event"] != "record_head").collect();
+        lines.sort_by(|one, other| text_of(one, "time").cmp(text_of(other, "time")));
+        lines
+    }
+
+    /// Every record of the chain. Panics if a line is not JSON.
+    pub fn chain(&self, chain: &str) -> Vec<Value> {
+        let text: String =
+            self.files_of(chain).iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     }
 
     /// The records with this value of `event`.
@@ -106,6 +129,10 @@ impl Fixtures {
 
 fn metric_is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
+}
+
+fn text_of<'v>(line: &'v Value, member: &str) -> &'v str {
+    line[member].as_str().unwrap_or_default()
 }
 
 /// The member as text.
@@ -334,7 +361,10 @@ fn the_record_of_an_answer_survives_a_kill() {
     let last = fixtures.files().pop().unwrap();
     let mut file = fs::File::options().append(true).open(&last).unwrap();
     file.write_all(b"{\"sequence\":99,\"time\":\"20").unwrap();
-    let lines_before = fixtures.text().lines().count() - 1;
+    let lines_before = {
+        let text = fixtures.text();
+        text.lines().filter(|line| !line.contains("record_head")).count() - 1
+    };
     let (code, output) = fixtures.audit(&["verify"]);
     assert!(code == 0 && output.contains("unfinished"), "{output}");
     fixtures.start().crash();
@@ -403,8 +433,9 @@ fn full_segments_are_followed_by_new_ones_and_old_ones_are_deleted() {
     }
     let bytes: u64 = fixtures.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     assert!(bytes < 24_000, "{bytes}");
-    let first = fixtures.lines()[0]["sequence"].as_u64().unwrap();
-    let removed = fixtures.about("retention");
+    let record = fixtures.chain("record-");
+    let first = record[0]["sequence"].as_u64().unwrap();
+    let removed: Vec<&Value> = record.iter().filter(|line| line["event"] == "retention").collect();
     assert!(first > 1 && removed.last().unwrap()["through"] == first - 1, "{first}: {removed:?}");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(fixtures.log()), mode(fixtures.files().remove(0))), (0o700, 0o600));

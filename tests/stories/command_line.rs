@@ -57,6 +57,7 @@ const COMMANDS: &[(&str, Expected)] = &[
     ("audit verify", Expected::Fails(1)),
     ("audit tail", Expected::Fails(1)),
     ("audit export", Expected::Fails(1)),
+    ("audit key", Expected::Fails(1)),
     ("log", Expected::Fails(1)),
     ("schema", Expected::Succeeds),
     ("schema model", Expected::Succeeds),

@@ -7,6 +7,7 @@ mod admin_access;
 mod all_keys;
 mod ask;
 mod audit;
+mod audit_chains;
 mod audit_search;
 mod audited_errors;
 mod backup;

@@ -32,7 +32,7 @@ pub(super) struct FilterArguments {
     to: Option<Timestamp>,
     /// Only of this organization.
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    org: Option<String>,
+    pub(super) org: Option<String>,
     /// Only with this actor, or with this user of an event that no peer asked for: an extension or a user id.
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     actor: Option<String>,

@@ -3,24 +3,25 @@
 
 mod filter;
 mod line_text;
+mod pseudonym;
+mod selection;
 mod times;
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::audit::line::{self, LineHash};
-use crate::audit::search::{LineRange, lines_of, ranges};
-use crate::audit::segments::{Segment, segments};
-use crate::audit::verify::verify;
-use crate::cli::audit::filter::{FilterArguments, LineFilter, UnknownName};
-use crate::cli::audit::line_text::{COLUMNS, print, quoted, text};
+use crate::audit::verify::{VerifyAgainst, verify};
+use crate::audit::witness::{WitnessError, WitnessFileCount, WitnessKey, WitnessKeyError, WitnessPublicKey, read_file};
+use crate::cli::audit::filter::{FilterArguments, UnknownName};
+use crate::cli::audit::line_text::{COLUMNS, quoted, text};
+use crate::cli::audit::pseudonym::{AmbiguousPerson, Pseudonyms, object};
+use crate::cli::audit::selection::Selection;
 use crate::cli::{EXIT_FAILED, print_error, print_problems};
 use crate::config;
 
@@ -36,6 +37,8 @@ pub(super) enum AuditCommand {
     Tail(TailArguments),
     /// Prints the lines of a period, as JSON or CSV.
     Export(ExportArguments),
+    /// Prints the public key that belongs to the lines of the witness.
+    Key(KeyArguments),
 }
 
 #[derive(Debug, Args)]
@@ -43,9 +46,22 @@ pub(super) struct VerifyArguments {
     /// The hash of a line, noted elsewhere before: a line of the log must have it.
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     anchor: Option<LineHash>,
+    /// A file with the lines that the witness kept: the log must have what each of them says.
+    #[arg(long, value_name = "FILE")]
+    witness: Option<PathBuf>,
+    /// The public key of the lines of the witness, noted elsewhere before. Without it, the key in the state folder.
+    #[arg(long, value_name = "KEY", value_parser = parse_hash, requires = "witness")]
+    key: Option<WitnessPublicKey>,
     /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Prints JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -74,6 +90,10 @@ pub(super) struct ExportArguments {
     /// The format of the lines.
     #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
     format: ExportFormat,
+    /// Replaces the names of this user, an extension or a user id, by a pseudonym, and leaves out the hashes. May be
+    /// given several times.
+    #[arg(long, value_name = "USER", allow_hyphen_values = true)]
+    without: Vec<String>,
     #[command(flatten)]
     filter: FilterArguments,
     /// The folder of the log. Without it, the folder that queuewarden.toml names.
@@ -93,9 +113,9 @@ enum ExportFormat {
     Csv,
 }
 
-/// Why a text is not the hash of a line.
+/// Why a text is not the hash of a line, nor a public key.
 #[derive(Debug, Error)]
-#[error("a hash has 64 digits of 0-9 a-f")]
+#[error("a hash or a key has 64 digits of 0-9 a-f")]
 struct HashError;
 
 fn parse_hash(text: &str) -> Result<LineHash, HashError> {
@@ -104,6 +124,7 @@ fn parse_hash(text: &str) -> Result<LineHash, HashError> {
 
 pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -> io::Result<u8> {
     let (given, json) = match command {
+        AuditCommand::Key(KeyArguments { json }) => return run_key(folder, *json, out),
         AuditCommand::Verify(VerifyArguments { folder, json, .. })
         | AuditCommand::Tail(TailArguments { folder, json, .. })
         | AuditCommand::Export(ExportArguments { folder, json, .. }) => (folder, *json),
@@ -123,13 +144,15 @@ pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -
         },
     };
     let result = match command {
-        AuditCommand::Verify(options) => return run_verify(&log, options, out),
+        AuditCommand::Key(_) => Ok(()),
+        AuditCommand::Verify(options) => return run_verify(folder, &log, options, out),
         AuditCommand::Tail(options) => {
             Selection::new(&log, &options.filter, folder).and_then(|it| it.tail(options, out))
         }
-        AuditCommand::Export(options) => {
-            Selection::new(&log, &options.filter, folder).and_then(|it| it.export(options, out))
-        }
+        AuditCommand::Export(options) => Selection::new(&log, &options.filter, folder).and_then(|it| {
+            let org = options.filter.org.as_deref();
+            export(&Pseudonyms::new(&options.without, org, folder)?, it, options, out)
+        }),
     };
     match result {
         Ok(()) => Ok(0),
@@ -152,13 +175,63 @@ enum AuditCommandError {
         /// The reason.
         source: io::Error,
     },
+    /// A person cannot be told from others.
+    #[error(transparent)]
+    Ambiguous(#[from] AmbiguousPerson),
+    /// The key in the state folder cannot be used.
+    #[error("{0}\n  help: give the public key with --key")]
+    Key(#[from] WitnessKeyError),
+    /// The configuration does not say where the key is.
+    #[error("queuewarden.toml does not load, so the key is not known: give the public key with --key")]
+    NoKey,
+    /// The file of the witness proves nothing.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
     /// No line has a name that the configuration lacks.
     #[error(transparent)]
     UnknownName(UnknownName),
 }
 
-fn run_verify(log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io::Result<u8> {
-    let report = match verify(log, options.anchor.as_ref()) {
+/// Prints the public key in the state folder.
+fn run_key(folder: &Path, json: bool, out: &mut impl Write) -> io::Result<u8> {
+    let settings = match config::load_process(folder) {
+        Ok(settings) => settings,
+        Err(problems) => return print_problems(&problems, json, out),
+    };
+    match WitnessKey::read(&settings.state.folder) {
+        Err(error) => print_error(&error, json, out),
+        Ok(key) => {
+            let key = key.public_hex();
+            let text = if json { serde_json::json!({ "key": key }).to_string() } else { key };
+            writeln!(out, "{text}")?;
+            Ok(0)
+        }
+    }
+}
+
+/// What the log is held against: a hash, and the lines of a witness. The last is how many lines these are.
+fn read_against(
+    folder: &Path,
+    options: &VerifyArguments,
+) -> Result<(VerifyAgainst, Option<WitnessFileCount>), AuditCommandError> {
+    let mut against = VerifyAgainst { anchor: options.anchor, ..VerifyAgainst::default() };
+    let Some(file) = &options.witness else { return Ok((against, None)) };
+    let key = if let Some(key) = options.key {
+        key
+    } else {
+        let state = config::load_process(folder).map_err(|_| AuditCommandError::NoKey)?.state.folder;
+        WitnessKey::read(&state)?.public().ok_or(AuditCommandError::NoKey)?
+    };
+    let count = read_file(file, &key, &mut against)?;
+    Ok((against, Some(count)))
+}
+
+fn run_verify(folder: &Path, log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io::Result<u8> {
+    let (against, witness) = match read_against(folder, options) {
+        Ok(read) => read,
+        Err(error) => return print_error(&error, options.json, out),
+    };
+    let report = match verify(log, &against) {
         Ok(report) => report,
         Err(error) => return print_error(&error, options.json, out),
     };
@@ -173,167 +246,38 @@ fn run_verify(log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io
         } else {
             let (lines, files) = (report.lines, report.files);
             writeln!(out, "{} is whole: lines {lines}, files {files}", log.display())?;
-            if lines > 0 {
-                writeln!(out, "last line {} {}", report.last, report.hash)?;
+            if let Some(WitnessFileCount { lines, others }) = witness {
+                writeln!(out, "witness lines that agree: {lines}, of other keys: {others}")?;
+            }
+            for chain in report.chains.iter().filter(|chain| chain.lines > 0) {
+                writeln!(out, "{}: last line {} {}", chain.chain, chain.last, chain.hash)?;
             }
         }
     }
     Ok(if report.whole { 0 } else { EXIT_FAILED })
 }
 
-/// The lines of a log that a command prints.
-struct Selection<'a> {
-    log: &'a Path,
-    filter: LineFilter,
-}
-
-impl<'a> Selection<'a> {
-    fn new(log: &'a Path, filter: &FilterArguments, config: &Path) -> Result<Self, AuditCommandError> {
-        std::fs::metadata(log).map_err(|source| AuditCommandError::Log { path: log.to_owned(), source })?;
-        let filter = LineFilter::new(filter, config);
-        if filter.is_unresolved {
-            note(
-                "the configuration does not load: lines are found by the names that they hold, and typos are not named",
-            );
-        }
-        if filter.period.to.is_some_and(|to| to > Timestamp::now()) {
-            note("`--to` is in the future: lines up to now are selected");
-        }
-        Ok(Self { log, filter })
+fn export(
+    pseudonyms: &Pseudonyms,
+    selection: Selection<'_>,
+    options: &ExportArguments,
+    out: &mut impl Write,
+) -> Result<(), AuditCommandError> {
+    let is_csv = options.format == ExportFormat::Csv;
+    if is_csv {
+        writeln!(out, "{}", COLUMNS.join(","))?;
     }
-
-    fn ranges(&self) -> Result<Vec<LineRange>, AuditCommandError> {
-        ranges(self.log, &self.filter.period).map_err(|source| self.failed(source))
-    }
-
-    fn failed(&self, source: io::Error) -> AuditCommandError {
-        AuditCommandError::Log { path: self.log.to_owned(), source }
-    }
-
-    /// Says why nothing was found, if a name is the cause.
-    fn end(mut self, is_found: bool) -> Result<(), AuditCommandError> {
-        match self.filter.unknown.pop() {
-            Some(unknown) if !is_found => Err(AuditCommandError::UnknownName(unknown)),
-            _ => {
-                if !is_found {
-                    note("no line is selected");
-                }
-                Ok(())
-            }
+    let mut is_found = false;
+    selection.each(|mut selected| {
+        is_found = true;
+        if !pseudonyms.is_empty() {
+            pseudonyms.replace(&mut selected.members);
+            selected.line = object(&selected.members).into_bytes();
         }
-    }
-
-    fn tail(self, options: &TailArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
-        let mut last: VecDeque<(Vec<u8>, Map<String, Value>)> = VecDeque::new();
-        let mut followed: Option<(Segment, u64)> = None;
-        // From the newest line backwards, until there are enough.
-        for range in self.ranges()?.iter().rev() {
-            followed = followed.or(Some((range.segment.clone(), range.end())));
-            if last.len() >= options.lines {
-                break;
-            }
-            let mut take_block = |block: &[u8]| {
-                if !self.filter.may_admit(block) {
-                    return true;
-                }
-                let mut from_block = vec![];
-                for line in lines_of(block).rev() {
-                    if last.len() + from_block.len() >= options.lines {
-                        break;
-                    }
-                    from_block.extend(self.filter.admits(line).map(|members| (line.to_vec(), members)));
-                }
-                for line in from_block {
-                    last.push_front(line);
-                }
-                last.len() < options.lines
-            };
-            range.each_block_backwards(&mut take_block).map_err(|source| self.failed(source))?;
-        }
-        for (line, members) in &last {
-            print(line, members, options.json, out)?;
-        }
-        out.flush()?;
-        if options.follow {
-            if let Some(unknown) = self.filter.unknown.first() {
-                note(&unknown.to_string());
-            }
-            return self.follow(followed, options, out);
-        }
-        self.end(!last.is_empty() || options.lines == 0)
-    }
-
-    /// Prints each line that is written from now on, also in files that are begun meanwhile, until the output is
-    /// closed.
-    fn follow(
-        &self,
-        from: Option<(Segment, u64)>,
-        options: &TailArguments,
-        out: &mut impl Write,
-    ) -> Result<(), AuditCommandError> {
-        let (mut current, mut position) = from.map_or((None, 0), |(segment, position)| (Some(segment), position));
-        loop {
-            // List the files before reading: once a newer file exists, nothing is added to the current one.
-            let all = segments(self.log).map_err(|source| self.failed(source))?;
-            let newer = all.into_iter().find(|segment| current.as_ref().is_none_or(|current| segment > current));
-            if let Some(current) = &current {
-                position = self.show_new(current, position, options.json, out)?;
-            }
-            out.flush()?;
-            match newer {
-                Some(newer) => (current, position) = (Some(newer), 0),
-                None => std::thread::sleep(FOLLOW_INTERVAL),
-            }
-        }
-    }
-
-    /// Prints the selected lines of a file from a byte on; returns the byte behind the last line. A file that was
-    /// deleted meanwhile, because its retention ended, has no lines.
-    fn show_new(
-        &self,
-        segment: &Segment,
-        from: u64,
-        json: bool,
-        out: &mut impl Write,
-    ) -> Result<u64, AuditCommandError> {
-        let range = match LineRange::behind(segment.clone(), from) {
-            Ok(range) => range,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(from),
-            Err(source) => return Err(AuditCommandError::Log { path: segment.path.clone(), source }),
-        };
-        let end = range.end().max(from);
-        let mut written = Ok(());
-        let mut show = |line: &[u8]| {
-            written = self.filter.admits(line).map_or(Ok(()), |members| print(line, &members, json, out));
-            written.is_ok()
-        };
-        range.each_line(&mut show).map_err(|source| self.failed(source))?;
-        written?;
-        Ok(end)
-    }
-
-    fn export(self, options: &ExportArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
-        let is_csv = options.format == ExportFormat::Csv;
-        if is_csv {
-            writeln!(out, "{}", COLUMNS.join(","))?;
-        }
-        let mut is_found = false;
-        for range in self.ranges()? {
-            let mut written = Ok(());
-            let mut write = |line: &[u8]| {
-                if let Some(members) = self.filter.admits(line) {
-                    is_found = true;
-                    written = write_line(line, &members, is_csv, out);
-                }
-                written.is_ok()
-            };
-            let mut write_block = |block: &[u8]| !self.filter.may_admit(block) || lines_of(block).all(&mut write);
-            range.each_block(&mut write_block).map_err(|source| self.failed(source))?;
-            written?;
-        }
-        out.flush()?;
-        self.end(is_found)
-    }
+        Ok(write_line(&selected.line, &selected.members, is_csv, out)?)
+    })?;
+    out.flush()?;
+    selection.end(is_found)
 }
 
 /// Writes a line as it is in the log, or as a row of CSV.

@@ -4,13 +4,16 @@ use crate::cli::topics::{Table, code};
 
 /// Every member of a line, in the order of the line. A test compares them with `queuewarden audit export`.
 const MEMBERS: &[(&str, &str)] = &[
-    ("sequence", "The number of the line, from 1, counted over all files and restarts."),
+    ("sequence", "The number of the line in its chain, from 1, counted over all files and restarts."),
     (
         "time",
         "The time of the decision in UTC (RFC 3339). Lines are in the order of writing, so times may go back by some milliseconds.",
     ),
     ("event", "The kind of line: see the events."),
-    ("id", "The id of the decision: the sequence of the `start` line before it, and its number since then."),
+    (
+        "id",
+        "The id of the decision: the sequence of the `start` line of its process in `record`, and its number since then.",
+    ),
     ("organization", "The organization."),
     ("actor", "The extension of the actor. For an unknown actor: the word that the peer sent."),
     ("user", "The extension of the user whose login session or supervision ended without a question."),
@@ -54,9 +57,9 @@ const MEMBERS: &[(&str, &str)] = &[
     ("one_in", "The line represents this number of allowed questions that change nothing."),
     ("count", "The number of things that the event is about."),
     ("of", "The id of the decision that was refused or undone afterwards."),
-    ("through", "The sequence of the last line that was removed."),
+    ("through", "The sequence of the last line that was removed; of `record_head`, of the last line of `record`."),
     ("details", "Further details as text."),
-    ("prev", "The hash of the line before; zeros in the first line."),
+    ("prev", "The hash of the line before in the chain; zeros in the first line."),
     ("hash", "SHA-256 of the line up to `,\"hash\":`, without these bytes."),
 ];
 
@@ -71,6 +74,23 @@ const EVENTS: &[(&str, &str)] = &[
         "errors_left_out",
         "`count` errors of the peer were not recorded: the peer made more than 200 in 10 s, or all peers together more than 2,000.",
     ),
+    (
+        "denials_left_out",
+        "`count` denials with this `reason` of the peer were not recorded: the peer made more than 500 in 10 s, or all peers together more than 10,000.",
+    ),
+    (
+        "over_quota",
+        "`count` lines of the actor are in `decisions` and not in `record`: the actor had more than 1,000 in an hour.",
+    ),
+    (
+        "record_head",
+        "Line `through` of `record` has the hash in `details`. Written to `decisions` every 10 s if `record` has new lines, and at the end.",
+    ),
+    (
+        "clock_suspect",
+        "The wall clock moved by more than 5 min against the time since the boot; `details` has the seconds. No file is removed because of its age until `clock_trusted`.",
+    ),
+    ("clock_trusted", "The wall clock is back, or the new time has held for as long as the jump was."),
     (
         "refused",
         "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",
@@ -100,14 +120,14 @@ const EVENTS: &[(&str, &str)] = &[
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),
     ("reload", "A new policy is in force."),
     ("reload_failed", "The configuration did not load; `count` is the number of problems."),
-    ("dropped", "`count` lines found no room in memory because the disk was slower than the questions."),
+    ("dropped", "`count` lines of this chain found no room in memory because the disk was slower than the questions."),
     (
         "sampled",
         "`count` allowed questions that change nothing were over `plain_allows_per_second` since the last such line.",
     ),
     ("resumed", "The log can be written again after a failure."),
     ("cut", "A crash tore the last line: `count` bytes behind the last whole line were removed at the start."),
-    ("retention", "`count` files were removed because of their age or the total size."),
+    ("retention", "`count` files of this chain were removed because of their age or the total size."),
 ];
 
 fn table(title: &str, head: &'static str, rows: &[(&str, &str)]) -> Table {

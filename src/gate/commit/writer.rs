@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::sessions::record::{record_of, record_without_sessions, records_of_table};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
-use crate::telephony::{StoredTime, UnixMillis};
+use crate::telephony::{ClockReading, UnixMillis};
 
 /// What the writer reports of its work, for metrics and the log.
 pub trait CommitObserver: Send {
@@ -40,10 +40,14 @@ pub trait CommitObserver: Send {
     fn audit_failed(&self, _error: &AuditError) {}
     /// The audit log takes records again.
     fn audit_recovered(&self) {}
+    /// The wall clock jumped by this number of seconds; negative: back.
+    fn clock_suspected(&self, _seconds: i64) {}
+    /// The wall clock is trusted again.
+    fn clock_trusted(&self) {}
 }
 
-/// The clocks for the times in the audit log and in the session store.
-pub type StoreClock = Box<dyn Fn() -> StoredTime + Send + Sync>;
+/// The system's clocks, for the times in the audit log and in the session store.
+pub type SystemClocks = Box<dyn Fn() -> ClockReading + Send + Sync>;
 
 /// Writes until the commit queue is stopped and empty.
 pub(crate) fn write_all(
@@ -51,7 +55,7 @@ pub(crate) fn write_all(
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &dyn CommitObserver,
-    clock: &dyn Fn() -> StoredTime,
+    clock: &dyn Fn() -> ClockReading,
 ) {
     // Dropped after the writer, when the log and the store are closed: a process that ended earlier would leave a file
     // to repair.
@@ -77,9 +81,9 @@ struct Writer<'w> {
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
-    clock: &'w dyn Fn() -> StoredTime,
+    clock: &'w dyn Fn() -> ClockReading,
     /// The time of the last commit.
-    latest: StoredTime,
+    latest: ClockReading,
     /// When the last commit was made, and when the place of the store was last checked.
     committed: Instant,
     checked: Instant,
@@ -106,7 +110,7 @@ impl<'w> Writer<'w> {
         store: Box<dyn Store>,
         log: Option<AuditLog>,
         observer: &'w dyn CommitObserver,
-        clock: &'w dyn Fn() -> StoredTime,
+        clock: &'w dyn Fn() -> ClockReading,
     ) -> Self {
         let buffered = Vec::with_capacity(if log.is_some() { AUDIT_BUFFER_BYTES_MAX } else { 0 });
         let now = Instant::now();
@@ -116,7 +120,7 @@ impl<'w> Writer<'w> {
             log,
             observer,
             clock,
-            latest: StoredTime { wall: UnixMillis(0), boot: None },
+            latest: UnixMillis(0).into(),
             committed: now,
             checked: now,
             store_fails: false,
@@ -188,14 +192,14 @@ impl<'w> Writer<'w> {
     /// Appends packed records to the audit log. After a failure one more record says that the log can be written again.
     fn write_audit(&mut self, records: &[u8]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let now_ms = (self.clock)().wall.0;
+        let now = (self.clock)();
         let written = if self.audit_fails {
             let resumed = AuditRecord::about(About::Resumed).packed();
-            log.write(&[&resumed, records].concat(), now_ms)?
+            log.write(&[&resumed, records].concat(), now)?
         } else if records.is_empty() {
             return Ok(());
         } else {
-            log.write(records, now_ms)?
+            log.write(records, now)?
         };
         self.count_written(written);
         if std::mem::replace(&mut self.audit_fails, false) {
@@ -231,7 +235,7 @@ impl<'w> Writer<'w> {
         let now = (self.clock)();
         // A clock that is set back lengthens no lease over a restart: the stored time goes on by the machine's own.
         let wall = self.latest.until(now).unwrap_or(now.wall);
-        self.latest = StoredTime { wall, ..now };
+        self.latest = ClockReading { wall, ..now };
         self.committed = Instant::now();
         self.store.commit(&Commit { records, time: self.latest })
     }
@@ -312,7 +316,7 @@ impl<'w> Writer<'w> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = first_records(rest, log.chunk_bytes());
-            match log.write(chunk, (self.clock)().wall.0) {
+            match log.write(chunk, (self.clock)()) {
                 Ok(written) => {
                     audit.count_written(written);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -325,11 +329,31 @@ impl<'w> Writer<'w> {
         if let Some(error) = failed {
             return Err(error);
         }
+        audit.count_written(log.flush((self.clock)())?);
         if self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            audit.count_written(log.maintain((self.clock)().wall.0)?);
+            audit.count_written(log.maintain((self.clock)())?);
         }
+        self.publish_state();
         Ok(())
+    }
+
+    /// Publishes the last lines, and whether the wall clock is suspect; notes in the log when that changes.
+    fn publish_state(&self) {
+        let (Some(log), Some(audit)) = (&self.log, &self.state.audit) else { return };
+        audit.set_heads(log.heads());
+        let jump_ms = log.clock_jump_ms();
+        if !audit.set_clock_jump(jump_ms) {
+            return;
+        }
+        if let Some(jump_ms) = jump_ms {
+            let details = format!("the wall clock jumped by {} s", jump_ms / 1_000);
+            audit.note(&AuditRecord { details: Some(&details), ..AuditRecord::about(About::ClockSuspect) });
+            self.observer.clock_suspected(jump_ms / 1_000);
+        } else {
+            audit.note(&AuditRecord::about(About::ClockTrusted));
+            self.observer.clock_trusted();
+        }
     }
 
     /// Writes what is left before the writer ends.
@@ -341,7 +365,7 @@ impl<'w> Writer<'w> {
         // Again, for the records that were buffered meanwhile.
         self.flush_audit_buffer();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), (self.clock)().wall.0)
+            && let Ok(written) = log.stop((self.clock)())
         {
             self.count_written(written);
         }

@@ -30,6 +30,7 @@ pub const MODULES: &[&str] = &[
     "lifecycle::background",
     "lifecycle::process",
     "lifecycle::systemd",
+    "lifecycle::witness",
     "lifecycle::writer_observer",
     "links::status",
     "links::task",

@@ -24,7 +24,7 @@ use queuewarden::links::sightings::Sightings;
 use queuewarden::links::status::LinkStatus;
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, StoredTime, UnixMillis};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 use super::oracle::{Activity, Began, Oracle, Row, View};
 use super::pbx::{Key, ModelConnection, ModelPbx};
@@ -195,7 +195,7 @@ impl World {
         self.publish();
         let wall_ms = Arc::clone(&self.wall_ms);
         wall_ms.store(now.wall.0, Ordering::Relaxed);
-        let clock = Box::new(move || StoredTime { wall: UnixMillis(wall_ms.load(Ordering::Relaxed)), boot: None });
+        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)).into());
         self.host.gate.restore(self.state.path(), now, Box::new(FailsOnError), clock).unwrap();
     }
 
