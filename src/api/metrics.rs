@@ -57,5 +57,6 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         audit_sampled: audit.map_or(0, AuditBuffer::sampled),
         audit_dropped: audit.map_or(0, AuditBuffer::dropped),
         log_left_out: sidecar.log.left_out(),
+        peers: sidecar.access.figures(),
     }
 }

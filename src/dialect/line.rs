@@ -14,7 +14,7 @@
 //! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed.
 //! - A reply repeats the id of its request. It is `-` when the id cannot be read.
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
-//!   it is unknown where the next line begins.
+//!   it is unknown where the next line begins. A wrong token, and a line of the PROXY protocol, end it too.
 //!
 //! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`]
 //! and the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
@@ -45,7 +45,8 @@
 //!
 //! ```text
 //! > b4 dial org=acme actor=2001 digits=*2211002 queue=600 call=c-78
-//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES freeswitch=eavesdrop_enable_dtmf:false
+//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES
+//! freeswitch=eavesdrop_enable_dtmf:false
 //! ```
 //!
 //! An answer that changed a login session is sent after the change and its line in the audit log are on disk. The same
@@ -79,12 +80,12 @@
 
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::fields::{Fields, Verb, key_error};
 pub use crate::dialect::line_reply_keys::REPLY_KEYS;
+pub use crate::dialect::line_token::LineToken;
+use crate::dialect::line_token::owner_of;
 use crate::dialect::output::{append, append_number, append_queues};
 use crate::dialect::readable::ReadableRequest;
 use crate::dialect::watch::WatchRequest;
@@ -99,9 +100,10 @@ const NO_ID: &[u8] = b"-";
 /// One connection of the line dialect.
 #[derive(Clone)]
 pub struct Line {
-    /// The secret that the peer must present before a question. `None`: no secret is needed, and any is refused.
-    token: Option<Arc<[u8]>>,
-    authenticated: bool,
+    /// The tokens of which the peer must present one before a question. Empty: none is needed, and any is refused.
+    tokens: Arc<[LineToken]>,
+    /// The position of the token that the peer presented. `None`: none was presented.
+    presented: Option<usize>,
     connection: PersistentConnection,
 }
 
@@ -118,8 +120,24 @@ enum LineRequest<'buf> {
 impl Line {
     /// A new connection. With a `token`, the peer must present it before questions are decided.
     #[must_use]
-    pub const fn new(token: Option<Arc<[u8]>>) -> Self {
-        Self { authenticated: token.is_none(), token, connection: PersistentConnection::new() }
+    pub fn new(token: Option<Arc<[u8]>>) -> Self {
+        Self::with_tokens(token.map(|token| LineToken { token, owner: Arc::from("peer") }).into_iter().collect())
+    }
+
+    /// A new connection. With tokens, the peer must present one of them before questions are decided.
+    #[must_use]
+    pub const fn with_tokens(tokens: Arc<[LineToken]>) -> Self {
+        Self { tokens, presented: None, connection: PersistentConnection::new() }
+    }
+
+    /// Whether the last reply was given: what follows is discarded.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.connection.is_finished()
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.tokens.is_empty() || self.presented.is_some()
     }
 
     /// Reads a line without its id: a space, the verb and the keys.
@@ -141,7 +159,7 @@ impl Line {
             }
             _ => return Err(malformed),
         };
-        if self.authenticated {
+        if self.is_authenticated() {
             Ok(LineRequest::Question(verb, words))
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
@@ -149,7 +167,7 @@ impl Line {
     }
 
     fn watch<'buf>(&self, pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<LineRequest<'buf>, WireError> {
-        if self.authenticated {
+        if self.is_authenticated() {
             WatchRequest::read(pairs).map(LineRequest::Watch)
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
@@ -172,18 +190,23 @@ impl Line {
             }
             Some(pair) => return Err(key_error(pair)),
         }
-        let matches = self.token.as_deref().is_some_and(|token| bool::from(token.ct_eq(presented)));
-        if !matches {
+        let found = owner_of(&self.tokens, presented);
+        if found.is_none() {
+            // A peer that guesses gets one guess a connection. Without tokens there is nothing to guess.
+            if !self.tokens.is_empty() {
+                self.presented = None;
+                self.connection.finish();
+            }
             return Err(WireError::new(ErrorReason::Unauthenticated));
         }
-        self.authenticated = true;
+        self.presented = found;
         Ok(LineRequest::Authenticated)
     }
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Line").field("authenticated", &self.authenticated).finish_non_exhaustive()
+        formatter.debug_struct("Line").field("authenticated", &self.is_authenticated()).finish_non_exhaustive()
     }
 }
 
@@ -211,6 +234,13 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
+        if is_proxy_line(line) {
+            // Only the server reads such lines, where a listener is marked: here somebody wants to be somebody else.
+            self.connection.finish();
+            let error = WireError::new(ErrorReason::Malformed);
+            append_error(output, id, error);
+            return Step::Done { consumed, fault: Some(error), after: After::Finish };
+        }
         let request = match after_id {
             Some(after_id) => self.read(after_id),
             None => Err(WireError::new(ErrorReason::Malformed)),
@@ -234,7 +264,12 @@ impl Dialect for Line {
             Err(error) => error,
         };
         append_error(output, id, error);
-        done(Some(error))
+        let after = if self.connection.is_finished() { After::Finish } else { After::Continue };
+        Step::Done { consumed, fault: Some(error), after }
+    }
+
+    fn authenticated_as(&self) -> Option<&Arc<str>> {
+        Some(&self.tokens.get(self.presented?)?.owner)
     }
 
     fn reads_ahead(&self) -> bool {
@@ -303,6 +338,11 @@ fn split_id(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let (id, after_id) = line.split_at_checked(bytes).unwrap_or_default();
     let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes) && after_id.first().is_none_or(|&byte| byte == b' ');
     if is_id { (id, Some(after_id)) } else { (NO_ID, None) }
+}
+
+/// Whether the line is the first one of the PROXY protocol, version 1.
+fn is_proxy_line(line: &[u8]) -> bool {
+    [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
 }
 
 /// Reads the keys of a question from words that each follow a space.
@@ -425,8 +465,10 @@ mod tests {
         let question = "1 dial org=acme actor=1001 digits=*13\n";
         assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
         assert_eq!(replies(&mut line, b"2 ping\n"), "2 pong\n");
-        assert_eq!(replies(&mut line, b"3 auth token=s3creT\n"), "3 error reason=unauthenticated\n");
-        assert_eq!(replies(&mut line, b"4 auth token=s3cret2\n"), "4 error reason=unauthenticated\n");
+        for wrong in ["s3creT", "s3cret2", "s3cre"] {
+            let reply = replies(&mut line.clone(), format!("3 auth token={wrong}\n4 ping\n").as_bytes());
+            assert_eq!(reply, "3 error reason=unauthenticated\n(finished)\n", "{wrong}: one guess a connection");
+        }
         assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
         assert_eq!(replies(&mut line, b"5 auth token=s3cret\n"), "5 allow reason=authenticated\n");
         assert_eq!(replies(&mut line, question.as_bytes()), "1 ?\n");

@@ -331,8 +331,8 @@ impl<'g> Auditor<'g> {
     }
 
     /// Notes that a peer asked to watch an unknown organization.
-    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
-        let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
+    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+        let (policy, reason) = (self.state.policy.load(), Reason::Deny(reason));
         let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
             time: LogTime(origin.unix_ms),
