@@ -130,7 +130,7 @@ impl Line {
         Self { tokens, presented: None, connection: PersistentConnection::new() }
     }
 
-    /// Whether the last reply was given: what follows is discarded.
+    /// Whether the last reply was given.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
         self.connection.is_finished()
@@ -235,7 +235,7 @@ impl Dialect for Line {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
         if is_proxy_line(line) {
-            // Only the server reads such lines, where a listener is marked: here somebody wants to be somebody else.
+            // The server reads such lines, where a listener is marked: this one is forged.
             self.connection.finish();
             let error = WireError::new(ErrorReason::Malformed);
             append_error(output, id, error);
