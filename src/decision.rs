@@ -46,6 +46,8 @@ closed_list! {
         ObjectInUse = "object_in_use": "The object is in use.",
         OrganizationLoginsAtLimit = "organization_logins_at_limit":
             "The organization has as many login sessions as allowed.",
+        OrganizationNotYours = "organization_not_yours":
+            "The peer may not speak for that organization, whether there is one or not.",
         OutsideShift = "outside_shift": "No shift of the queue runs, so nobody logs in to it.",
         Overload = "overload": "A bound of queuewarden is reached: waiting questions, calls, supervisions, or reloads in a row.",
         PermissionOff = "permission_off": "A setting that the action depends on is off.",

@@ -28,6 +28,7 @@
 //! | [`decision`] | Decision, reason, answer: the closed list of results. |
 //! | [`policy`] | Who may do what, as tables. [`policy::decide`] is the pure function at the center. |
 //! | [`dialect`] | The bytes of one PBX to events, and answers to bytes; no sockets, no rules. |
+//! | [`access`] | Who may ask: the entries of `[[peers]]`, and which of them a connection is. |
 //! | [`audit`] | The log of decisions and ends, linked by hashes; of allowed questions that change nothing, some. |
 //! | [`sessions`] | Login sessions, supervisions and calls of now, and the store and the backup of them. |
 //! | [`config`] | TOML and CSV files to settings and policy, with every problem at once. |
@@ -48,6 +49,9 @@
 //! # Glossary
 //!
 //! - **peer**: the process at the other end of a connection, most often the PBX. **Dialect**: its protocol.
+//! - **entry**: one table of `[[peers]]`; it proves who a peer is, and says what the peer may do. **Open**: of a
+//!   listener where anybody of this machine may ask, because no entry closes it. **Origin**: what is known of a peer
+//!   before the peer speaks.
 //! - **user**: a person with an extension in one organization. **Agent**, **supervisor**: users whose role says so.
 //! - **queue**, **member**: a waiting line; an agent's membership in one queue.
 //! - **login session**: one user logged in to one queue, until logout.
@@ -125,6 +129,7 @@
     reason = "names follow the terms of the field, also where a module has the same word"
 )]
 
+pub mod access;
 pub mod api;
 pub mod audit;
 pub mod backoff;

@@ -1,79 +1,123 @@
 //! Who may ask the admin API for what.
 //!
-//! The kernel names the process at the other end of the Unix socket: it may do everything. Over TCP on loopback every
-//! caller may read. Changes need the token, and so does every request to a listener that other machines can reach,
-//! except health. A web page in an operator's browser can reach loopback under a host name of its own: requests with an
-//! unknown `Host` are refused (DNS rebinding).
+//! A caller is an entry of `[[peers]]`, which has the rights `look` and `change` or lacks them. Where no entry closes
+//! the listener, the kernel names the process at the other end of the Unix socket, which may do everything, and over
+//! TCP on loopback every caller may read. `/livez` and `/readyz` need no right. A caller that is bound to organizations
+//! names one of them in `org`, and sees no page about all of them. A web page in an operator's browser can reach
+//! loopback under a host name of its own: requests with an unknown `Host` are refused (DNS rebinding).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::ConstantTimeEq;
+use tokio::time::sleep;
 
+use crate::access::{Admission, Right};
 use crate::api::listener::AdminConnection;
+use crate::config::peers::{ADMIN_TOKEN, ANYBODY};
+use crate::event::Key;
 use crate::peer::Peer;
+use crate::peer::refusal::PeerRefusal;
 use crate::sidecar::Sidecar;
+use crate::sidecar::access::Grant;
 
-/// The paths that need no token on any listener: process supervisors and load balancers ask them.
+/// The paths that need no right on any listener: process supervisors and load balancers ask them.
 const PUBLIC_PATHS: &[&str] = &["/livez", "/readyz"];
+
+/// The paths whose parameter `org` says which organization they are about.
+const PATHS_OF_ONE_ORGANIZATION: &[&str] = &["/sessions", "/supervisions", "/explain", "/what", "/who"];
 
 const BEARER: &[u8] = b"Bearer ";
 
-/// The status and the text of a refused request.
-type Refusal = (StatusCode, &'static str);
+/// Why a request is refused.
+#[derive(Clone, Copy)]
+struct Refusal {
+    status: StatusCode,
+    text: &'static str,
+    /// How it is counted.
+    counted: PeerRefusal,
+}
 
-const WRONG_TOKEN: Refusal = (StatusCode::UNAUTHORIZED, "the token is wrong\n");
-const TOKEN_MISSING: Refusal =
-    (StatusCode::UNAUTHORIZED, "the token is missing: send the header `Authorization: Bearer …`\n");
-const UNIX_SOCKET_NEEDED: Refusal = (
-    StatusCode::FORBIDDEN,
-    "changes need the Unix socket `admin_unix`, which knows the caller, or the token of `admin_token_file`\n",
+const fn refusal(status: StatusCode, counted: PeerRefusal, text: &'static str) -> Refusal {
+    Refusal { status, text, counted }
+}
+
+const WRONG_TOKEN: Refusal = refusal(StatusCode::UNAUTHORIZED, PeerRefusal::Token, "the token is wrong\n");
+const TOKEN_MISSING: Refusal = refusal(
+    StatusCode::UNAUTHORIZED,
+    PeerRefusal::Token,
+    "the token is missing: send the header `Authorization: Bearer …`\n",
 );
-const NOT_ONE_HOST: Refusal = (StatusCode::BAD_REQUEST, "a request must have exactly one `Host`\n");
-const UNKNOWN_HOST: Refusal = (
+const UNIX_SOCKET_NEEDED: Refusal = refusal(
+    StatusCode::FORBIDDEN,
+    PeerRefusal::Right,
+    "changes need the Unix socket `admin_unix`, which knows the caller, or an entry of [[peers]] with the right `change`\n",
+);
+const NOBODY: Refusal =
+    refusal(StatusCode::FORBIDDEN, PeerRefusal::UnknownPeer, "no entry of [[peers]] may connect here\n");
+const NO_LOOK: Refusal =
+    refusal(StatusCode::FORBIDDEN, PeerRefusal::Right, "the entry of [[peers]] lacks the right `look`\n");
+const NO_CHANGE: Refusal =
+    refusal(StatusCode::FORBIDDEN, PeerRefusal::Right, "the entry of [[peers]] lacks the right `change`\n");
+const NOT_YOURS: Refusal = refusal(
+    StatusCode::FORBIDDEN,
+    PeerRefusal::Organization,
+    "organization_not_yours: name one of your `organizations` in `org`\n",
+);
+const OF_ALL: Refusal = refusal(
+    StatusCode::FORBIDDEN,
+    PeerRefusal::Organization,
+    "organization_not_yours: this page is about all organizations\n",
+);
+const NOT_ONE_HOST: Refusal =
+    refusal(StatusCode::BAD_REQUEST, PeerRefusal::UnknownPeer, "a request must have exactly one `Host`\n");
+const UNKNOWN_HOST: Refusal = refusal(
     StatusCode::MISDIRECTED_REQUEST,
+    PeerRefusal::UnknownPeer,
     "the host name is unknown: use an address, `localhost`, or a name of `admin_hosts`\n",
 );
 
 /// The sender of an admitted request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
     /// An unknown caller over TCP, who may read.
     Anybody,
     /// A process of this machine, as the kernel names it.
     Process { user: u32, process: Option<i32> },
-    /// A caller over TCP who presented the token.
+    /// A caller over TCP who presented the token of `admin_token_file`.
     TokenHolder,
+    /// The entry of `[[peers]]` with this name, over TCP.
+    Peer(Arc<str>),
 }
 
 impl Caller {
     /// The user id; `None` over TCP.
-    pub(super) const fn user(self) -> Option<u32> {
+    pub(super) const fn user(&self) -> Option<u32> {
         match self {
-            Self::Process { user, .. } => Some(user),
-            Self::Anybody | Self::TokenHolder => None,
+            Self::Process { user, .. } => Some(*user),
+            Self::Anybody | Self::TokenHolder | Self::Peer(_) => None,
         }
     }
 
-    /// The operator as the audit log names who acted: the key of the listener, and the user id where it is known.
-    pub(super) fn by(self) -> String {
+    /// The operator as the audit log names who acted: the key of the listener, and who it is as far as it is known.
+    pub(super) fn by(&self) -> String {
         match self {
             Self::Process { user, .. } => format!("operator:admin_unix,uid={user}"),
             Self::TokenHolder => "operator:admin".to_owned(),
+            Self::Peer(name) => format!("operator:admin,peer={name}"),
             Self::Anybody => "operator:admin,unknown".to_owned(),
         }
     }
 
     /// The process id; `None` over TCP, or if the kernel does not know it.
-    pub(super) const fn process(self) -> Option<i32> {
+    pub(super) const fn process(&self) -> Option<i32> {
         match self {
-            Self::Process { process, .. } => process,
-            Self::Anybody | Self::TokenHolder => None,
+            Self::Process { process, .. } => *process,
+            Self::Anybody | Self::TokenHolder | Self::Peer(_) => None,
         }
     }
 }
@@ -81,10 +125,11 @@ impl Caller {
 impl std::fmt::Display for Caller {
     /// The audit log has this text as the peer of an operator's change, so it stays as it is.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match *self {
+        match self {
             Self::Anybody => formatter.write_str("anybody"),
-            Self::Process { user, process } => Peer::Process { user, process }.fmt(formatter),
+            &Self::Process { user, process } => Peer::Process { user, process }.fmt(formatter),
             Self::TokenHolder => formatter.write_str("whoever has the token"),
+            Self::Peer(name) => write!(formatter, "peer {name}"),
         }
     }
 }
@@ -96,22 +141,29 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let (peer, _answering) = (connection.peer, connection.answering());
-    match access.caller(peer, &request) {
+    let _answering = connection.answering();
+    match access.caller(&connection, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => {
-            access.log_refusal(peer, request.uri().path(), refusal);
+        Err((refusal, grant)) => {
+            grant.counts().refused(refusal.counted);
+            access.log_refusal(connection.peer, request.uri().path(), refusal);
+            if refusal.text == WRONG_TOKEN.text {
+                let uptime_ms = access.sidecar.clock.now().uptime_ms;
+                sleep(access.sidecar.wrong_tokens.delay(connection.peer.quota_key(), uptime_ms)).await;
+            }
             response(refusal)
         }
     }
 }
 
-fn response((status, text): Refusal) -> Response {
+fn response(Refusal { status, text, .. }: Refusal) -> Response {
     if status == StatusCode::UNAUTHORIZED {
-        return (status, [(header::WWW_AUTHENTICATE, "Bearer realm=\"queuewarden\"")], text).into_response();
+        // One guess a connection.
+        let challenge = (header::WWW_AUTHENTICATE, "Bearer realm=\"queuewarden\"");
+        return (status, [challenge, (header::CONNECTION, "close")], text).into_response();
     }
     (status, text).into_response()
 }
@@ -120,36 +172,51 @@ fn response((status, text): Refusal) -> Response {
 #[derive(Clone)]
 pub(super) struct AccessControl {
     pub(super) sidecar: Arc<Sidecar>,
-    /// Other machines can reach the listener.
-    pub(super) is_exposed: bool,
+    /// Its key of `[listen]`, or its name in `[[listen.more]]`.
+    pub(super) listener: Arc<str>,
 }
 
 impl AccessControl {
-    fn caller(&self, peer: Peer, request: &Request) -> Result<Caller, Refusal> {
-        if let Peer::Process { user, process } = peer {
-            return Ok(Caller::Process { user, process });
+    /// The caller, or why the request is refused and whose it is.
+    fn caller(&self, connection: &AdminConnection, request: &Request) -> Result<Caller, (Refusal, Arc<Grant>)> {
+        let state = self.sidecar.access.now();
+        let of_nobody = |refusal| (refusal, Arc::clone(state.nobody()));
+        let AdminConnection { peer, origin, .. } = connection;
+        let is_unix = origin.user.is_some();
+        if !is_unix {
+            self.check_host(request.uri(), request.headers()).map_err(of_nobody)?;
         }
-        self.check_host(request.uri(), request.headers())?;
-        if request.headers().contains_key(header::AUTHORIZATION) {
-            return if self.has_token(request.headers()) { Ok(Caller::TokenHolder) } else { Err(WRONG_TOKEN) };
+        if !state.is_valid(origin) {
+            return Err(of_nobody(NOBODY));
         }
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match (is_read, self.is_exposed) {
-            (true, false) => Ok(Caller::Anybody),
-            (true, true) if PUBLIC_PATHS.contains(&request.uri().path()) => Ok(Caller::Anybody),
-            (true, true) => Err(TOKEN_MISSING),
-            (false, _) if self.sidecar.admin_token().is_some() => Err(TOKEN_MISSING),
-            (false, _) => Err(UNIX_SOCKET_NEEDED),
+        let is_public = is_read && PUBLIC_PATHS.contains(&request.uri().path());
+        let takes_token = state.table.awaits_token(&self.listener, origin);
+        let grant = if request.headers().contains_key(header::AUTHORIZATION) && (takes_token || !is_unix) {
+            let presented = bearer(request.headers());
+            let found = presented.and_then(|token| state.table.presented(&self.listener, origin, token));
+            state.grant(found.ok_or_else(|| of_nobody(WRONG_TOKEN))?)
+        } else {
+            match state.table.resolve(&self.listener, origin) {
+                Admission::Peer(position) => state.grant(position),
+                Admission::Open if is_unix || is_read => state.open(),
+                Admission::Open if takes_token => return Err(of_nobody(TOKEN_MISSING)),
+                Admission::Open => return Err(of_nobody(UNIX_SOCKET_NEEDED)),
+                Admission::Token(_) | Admission::Unknown if is_public => state.nobody(),
+                Admission::Token(_) => return Err(of_nobody(TOKEN_MISSING)),
+                Admission::Unknown if takes_token => return Err(of_nobody(TOKEN_MISSING)),
+                Admission::Unknown => return Err(of_nobody(NOBODY)),
+            }
+        };
+        if !is_public {
+            check_rights(grant, is_read, request.uri()).map_err(|refusal| (refusal, Arc::clone(grant)))?;
         }
-    }
-
-    /// Whether the request has exactly one `Authorization`, and that is the token. Compares in constant time.
-    fn has_token(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some(token) = self.sidecar.admin_token() else { return false };
-        let Some((scheme, presented)) = value.as_bytes().split_at_checked(BEARER.len()) else { return false };
-        scheme.eq_ignore_ascii_case(BEARER) && bool::from(presented.ct_eq(token.reveal()))
+        Ok(match *peer {
+            Peer::Process { user, process } => Caller::Process { user, process },
+            _ if *grant.name == *ADMIN_TOKEN => Caller::TokenHolder,
+            _ if *grant.name == *ANYBODY => Caller::Anybody,
+            _ => Caller::Peer(Arc::clone(&grant.name)),
+        })
     }
 
     /// Refuses host names that are not ours: a web page can give our address a name of its own.
@@ -162,11 +229,39 @@ impl AccessControl {
         if is_known(host) && authority.is_none_or(is_known) { Ok(()) } else { Err(UNKNOWN_HOST) }
     }
 
-    fn log_refusal(&self, peer: Peer, path: &str, (_, text): Refusal) {
+    fn log_refusal(&self, peer: Peer, path: &str, refusal: Refusal) {
         let uptime_ms = self.sidecar.clock.now().uptime_ms;
         let Some(left_out) = self.sidecar.log.quota.admits_error(peer.quota_key(), uptime_ms) else { return };
         let left_out = (left_out > 0).then_some(left_out);
-        tracing::warn!(peer = %peer, path, left_out, "a request was refused: {}", text.trim());
+        tracing::warn!(peer = %peer, path, left_out, "a request was refused: {}", refusal.text.trim());
+    }
+}
+
+/// The token of a request that has exactly one `Authorization`.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, presented) = value.as_bytes().split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(presented)
+}
+
+/// Whether the grant admits the request: by its right, and by the organization that it is about.
+fn check_rights(grant: &Grant, is_read: bool, uri: &Uri) -> Result<(), Refusal> {
+    let (right, lacking) = if is_read { (Right::Look, NO_LOOK) } else { (Right::Change, NO_CHANGE) };
+    if !grant.has(right) {
+        return Err(lacking);
+    }
+    if grant.is_unbound() {
+        return Ok(());
+    }
+    if !PATHS_OF_ONE_ORGANIZATION.contains(&uri.path()) {
+        return Err(OF_ALL);
+    }
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| NOT_YOURS)?;
+    let mut named = pairs.iter().filter(|(key, _)| key == Key::Organization.name()).map(|(_, value)| value);
+    match (named.next(), named.next()) {
+        (Some(organization), None) if grant.speaks_for(organization) => Ok(()),
+        _ => Err(NOT_YOURS),
     }
 }
 

@@ -49,10 +49,8 @@ async fn write_backup(api: Arc<ApiState>, caller: Caller) -> Result<Vec<u8>, Ref
     let _permit = ONE_AT_A_TIME.try_acquire().map_err(|_| busy())?;
     let now = api.sidecar.clock.now();
     // Visits every session: not on a thread that answers questions.
-    let written = spawn_blocking(move || {
-        let (peer, by) = (caller.to_string(), caller.by());
-        api.sidecar.gate.backups().write(OperatorName { peer: &peer, by: &by }, now)
-    });
+    let (peer, by) = (caller.to_string(), caller.by());
+    let written = spawn_blocking(move || api.sidecar.gate.backups().write(OperatorName { peer: &peer, by: &by }, now));
     let written = written.await;
     let (backup, commit) = written.map_err(|_| panicked())?.map_err(|error| damaged(&error))?;
     if !are_durable(commit.into_iter().collect()).await {
@@ -86,9 +84,9 @@ async fn restore_backup(
         received.map_err(|error| incomplete(error.to_string()))?.map_err(|error| incomplete(error.to_string()))?;
     let mode = if query.replace { RestoreMode::Replace } else { RestoreMode::IntoEmpty };
     let now = api.sidecar.clock.now();
+    let (peer, by) = (caller.to_string(), caller.by());
     let restored = spawn_blocking(move || {
         let backup = Backup::read(&bytes).map_err(|error| damaged(&error))?;
-        let (peer, by) = (caller.to_string(), caller.by());
         let restored = api.sidecar.gate.backups().restore(&backup, mode, OperatorName { peer: &peer, by: &by }, now);
         restored.map_err(|error| misfit(&error))
     });

@@ -11,9 +11,10 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::access::Origin;
 use crate::limits::{ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX};
 use crate::peer::Peer;
 
@@ -62,11 +63,78 @@ impl<S> LimitedConnection<S> {
     }
 }
 
+/// A connection of an admin listener that has said who it is: encrypted, or behind a PROXY line.
+pub(crate) struct GreetedAdmin {
+    /// The bytes.
+    pub(crate) io: AdminIo,
+    /// The other side.
+    pub(crate) peer: Peer,
+    /// What the entries of `[[peers]]` compare.
+    pub(crate) origin: Origin,
+}
+
+/// Reads and writes; both sides of TLS, say.
+pub(crate) trait AdminStream: AsyncRead + AsyncWrite + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Send> AdminStream for S {}
+
+/// The bytes of a connection of any kind.
+pub(crate) type AdminIo = Pin<Box<dyn AdminStream>>;
+
+/// A listener of connections that others accept and that have said who they are.
+pub(crate) struct GreetedListener {
+    pub(super) incoming: mpsc::Receiver<GreetedAdmin>,
+    pub(super) address: String,
+}
+
+impl Listener for GreetedListener {
+    type Io = GreetedAdmin;
+    type Addr = String;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.incoming.recv().await {
+            Some(greeted) => (greeted, self.address.clone()),
+            // Nobody accepts any more: the process stops.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address.clone())
+    }
+}
+
+impl AsyncRead for GreetedAdmin {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for GreetedAdmin {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.as_mut().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_shutdown(context)
+    }
+}
+
 /// A connection of the admin listener, for the handlers.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminConnection {
     /// The other side.
     pub(super) peer: Peer,
+    /// What the entries of `[[peers]]` compare.
+    pub(super) origin: Origin,
     answering: Arc<AtomicUsize>,
 }
 
@@ -130,13 +198,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
 impl Connected<IncomingStream<'_, LimitedListener<TcpListener>>> for AdminConnection {
     fn connect_info(stream: IncomingStream<'_, LimitedListener<TcpListener>>) -> Self {
         let connection = stream.io();
-        Self { peer: Peer::of_tcp(&connection.stream), answering: Arc::clone(&connection.answering) }
+        let peer = Peer::of_tcp(&connection.stream);
+        Self { peer, origin: peer.origin(), answering: Arc::clone(&connection.answering) }
     }
 }
 
 impl Connected<IncomingStream<'_, LimitedListener<UnixListener>>> for AdminConnection {
     fn connect_info(stream: IncomingStream<'_, LimitedListener<UnixListener>>) -> Self {
         let connection = stream.io();
-        Self { peer: Peer::of_unix(&connection.stream), answering: Arc::clone(&connection.answering) }
+        let peer = Peer::of_unix(&connection.stream);
+        Self { peer, origin: peer.origin(), answering: Arc::clone(&connection.answering) }
+    }
+}
+
+impl Connected<IncomingStream<'_, LimitedListener<GreetedListener>>> for AdminConnection {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener<GreetedListener>>) -> Self {
+        let LimitedConnection { stream: GreetedAdmin { peer, origin, .. }, answering, .. } = stream.io();
+        Self { peer: *peer, origin: origin.clone(), answering: Arc::clone(answering) }
     }
 }

@@ -60,5 +60,6 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         audit_dropped: audit.map_or(0, AuditBuffer::dropped),
         audit_denials: sidecar.gate.denials_left_out(),
         log_left_out: sidecar.log.left_out(),
+        peers: sidecar.access.figures(),
     }
 }

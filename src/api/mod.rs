@@ -1,7 +1,8 @@
 //! The admin API: metrics for Prometheus, health for process supervisors, status and sessions for operators.
 //!
-//! [`ROUTES`] is the whole of it; each file answers some of them. `auth` decides who may ask: changes need the Unix
-//! socket, which knows the caller, or the token. `listener` bounds the connections.
+//! [`ROUTES`] is the whole of it; each file answers some of them. `auth` decides who may ask, by the entries of
+//! `[[peers]]`; where none closes a listener, changes need the Unix socket, which knows the caller, or the token.
+//! `listener` bounds the connections.
 
 mod auth;
 mod backup;
@@ -20,10 +21,12 @@ use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::routing::{MethodRouter, delete, get, put};
 use axum::serve::{IncomingStream, Listener};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{AccessControl, admit};
-use crate::api::listener::{AdminConnection, LimitedListener};
+use crate::api::listener::{AdminConnection, GreetedListener, LimitedListener};
+pub(crate) use crate::api::listener::{AdminIo, GreetedAdmin};
 use crate::sidecar::{BoundListener, Sidecar};
 
 /// One request that the admin API answers.
@@ -86,7 +89,7 @@ routes! {
         "Lets `link` poll now; `command` is `reconcile`, `dry-run` (with `as`: in that mode), `adopt` or `resume`. Answers with the steps that the poll found.";
     get "/peers" => peers::list:
         "The wanted links, the machines whose connections have ended, and the open connections of PBX dialects, each with its \
-         questions and its last fault; paged by `from`.";
+         entry of `[[peers]]`, its listener, its questions and its last fault; paged by `from`.";
     get "/log" => log::show_filter: "The filter of the log, now and at the start, and its format.";
     put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to the filter of the start.";
 }
@@ -98,14 +101,14 @@ pub(crate) struct ApiState {
     pub(crate) bound: Vec<BoundListener>,
 }
 
-/// Serves one listener until `stop`. `is_exposed`: other machines can reach it.
-pub(crate) async fn serve<L>(listener: L, state: Arc<ApiState>, is_exposed: bool, stop: CancellationToken)
+/// Serves one listener until `stop`; `name` is its key of `[listen]`, or its name in `[[listen.more]]`.
+pub(crate) async fn serve<L>(listener: L, name: Arc<str>, state: Arc<ApiState>, stop: CancellationToken)
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
     AdminConnection: for<'a> Connected<IncomingStream<'a, LimitedListener<L>>>,
 {
-    let access = AccessControl { sidecar: Arc::clone(&state.sidecar), is_exposed };
+    let access = AccessControl { sidecar: Arc::clone(&state.sidecar), listener: name };
     let router = ROUTES
         .iter()
         .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
@@ -116,6 +119,17 @@ where
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin listener stopped");
     }
+}
+
+/// Serves the connections that come, which have said who they are.
+pub(crate) async fn serve_greeted(
+    incoming: mpsc::Receiver<GreetedAdmin>,
+    bound: BoundListener,
+    state: Arc<ApiState>,
+    stop: CancellationToken,
+) {
+    let listener = GreetedListener { incoming, address: bound.address.to_string() };
+    serve(listener, bound.name, state, stop).await;
 }
 
 #[cfg(test)]

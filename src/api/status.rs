@@ -38,7 +38,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
     let policy = sidecar.gate.policy();
     let sum = |count: fn(&Organization) -> usize| policy.organizations().map(count).sum::<usize>();
     let listeners: Vec<_> =
-        api.bound.iter().map(|bound| json!({"name": bound.name, "address": bound.address.to_string()})).collect();
+        api.bound.iter().map(|bound| json!({"name": &*bound.name, "address": bound.address.to_string()})).collect();
     let connections: Map<_, _> = DialectLabel::ALL
         .iter()
         .filter_map(|&label| Some((label.name().to_owned(), sidecar.metrics.dialect(label)?.connections().into())))

@@ -200,7 +200,9 @@ impl AskedAnswer {
             let sentence = ErrorReason::with_code(&reason).map_or("", ErrorReason::sentence);
             let key = value("key").map_or(String::new(), |key| format!(" (key `{key}`)"));
             let help = match ErrorReason::with_code(&reason) {
-                Some(ErrorReason::Unauthenticated) => "\n  help: set `[listen] line_token_file` to the sidecar's token",
+                Some(ErrorReason::Unauthenticated) => {
+                    "\n  help: set `[listen] line_token_file` to a token of the sidecar, or `addresses` or `users` in [[peers]]"
+                }
                 Some(ErrorReason::Overload) => "\n  help: see `queuewarden top`",
                 _ => "",
             };

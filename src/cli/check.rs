@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use crate::access::{AccessTable, ListenerTerms, Reach, Speaks};
 use crate::cli::EXIT_CONFIGURATION;
 use crate::config;
 use crate::config::process::{FREEPBX_FASTAGI_PORT, ProcessSettings};
@@ -29,11 +30,12 @@ pub(super) fn run(folder: &Path, options: &CheckArguments, out: &mut impl Write)
             let organizations = loaded.policy.organizations().count();
             let users = sum(|organization| organization.directory.users().count());
             let queues = sum(|organization| organization.directory.queues().count());
+            let notes = who_may_ask(&loaded.process.access);
             let port_is_taken = port_of_freepbx(&loaded.process, Path::new(FREEPBX_CONF));
             if options.json {
                 let mut report = json!({
                     "loads": true, "organizations": organizations, "users": users, "queues": queues,
-                    "warnings": loaded.warnings,
+                    "warnings": loaded.warnings, "notes": notes,
                 });
                 if let (Some(advice), Some(report)) = (port_is_taken, report.as_object_mut()) {
                     report.insert("advice".to_owned(), advice.into());
@@ -45,6 +47,9 @@ pub(super) fn run(folder: &Path, options: &CheckArguments, out: &mut impl Write)
                 }
                 if let Some(advice) = port_is_taken {
                     writeln!(out, "warning: {advice}")?;
+                }
+                for note in notes {
+                    writeln!(out, "note: {note}")?;
                 }
                 writeln!(
                     out,
@@ -71,6 +76,42 @@ pub(super) fn run(folder: &Path, options: &CheckArguments, out: &mut impl Write)
             Ok(EXIT_CONFIGURATION)
         }
     }
+}
+
+/// What it means that no entry of `[[peers]]` closes a listener, one sentence a line. Empty: every listener is closed.
+fn who_may_ask(access: &AccessTable) -> Vec<String> {
+    let names = |is_wanted: fn(&ListenerTerms) -> bool| {
+        let open = access.open_listeners().filter(|terms| is_wanted(terms));
+        open.map(|terms| format!("`{}`", terms.name)).collect::<Vec<_>>().join(", ")
+    };
+    let told_apart = |terms: &ListenerTerms| matches!(terms.reach, Reach::Unix(_)) || terms.speaks.takes_tokens();
+    let open = [
+        (
+            names(|terms| matches!(terms.speaks, Speaks::Dialect(_))),
+            "every process of this machine may ask for every organization; an entry of [[peers]] with `users`, `token_files` \
+             or loopback `addresses` closes a listener",
+        ),
+        (
+            names(|terms| terms.speaks == Speaks::Admin && !matches!(terms.reach, Reach::Unix(_))),
+            "every process of this machine may read the sessions; an entry of [[peers]] closes the listener, and `admin_unix` \
+             is for operators",
+        ),
+    ];
+    let mut notes: Vec<String> = open
+        .into_iter()
+        .filter(|(names, _)| !names.is_empty())
+        .map(|(names, what)| format!("{names}: {what}"))
+        .collect();
+    let alike = access.listeners.iter().filter(|terms| terms.is_on() && terms.is_local() && !terms.has_proxy);
+    let alike = alike.filter(|terms| terms.reach != Reach::Dialed && !told_apart(terms) && !terms.has_tls);
+    let alike = alike.map(|terms| format!("`{}`", terms.name)).collect::<Vec<_>>().join(", ");
+    if !alike.is_empty() {
+        notes.push(format!(
+            "{alike}: on loopback nobody can be told from anybody in this dialect; a rule of nftables admits the user of the PBX \
+             only: config/systemd/README.md, \"Who is trusted\""
+        ));
+    }
+    notes
 }
 
 /// The advice for a host with a FreePBX, whose own FastAGI server has the port of `fastagi`. `None`: no FreePBX is

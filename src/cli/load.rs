@@ -13,7 +13,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::cli::{EXIT_FAILED, print_error, print_problems};
-use crate::config::process::ProcessSettings;
+use crate::config::process::{ProcessSettings, Secret};
 use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
 use crate::limits::{
@@ -159,6 +159,8 @@ fn prepare(loaded: LoadedConfig, options: &LoadArguments) -> Result<(LoadPlan, Q
         let terms = QuestionTerms { within_ms: options.within_ms, once: options.once };
         Questions::draw(loaded.policy, &mix, intent, dialect, options.questions, options.seed, terms)?
     };
+    let line_token = loaded.process.listen.line_token.as_ref();
+    let line_token = line_token.map(|token| Secret::new(String::from_utf8_lossy(token.reveal()).into_owned()));
     let plan = LoadPlan {
         dialect,
         address,
@@ -166,7 +168,7 @@ fn prepare(loaded: LoadedConfig, options: &LoadArguments) -> Result<(LoadPlan, Q
         depth: options.depth,
         rate: options.rate.map(f64::from),
         duration: Duration::from_secs(options.seconds),
-        token: loaded.process.listen.line_token.filter(|_| dialect == LoadDialect::Line),
+        token: line_token.filter(|_| dialect == LoadDialect::Line),
     };
     Ok((plan, questions))
 }

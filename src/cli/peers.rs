@@ -35,7 +35,8 @@ pub(super) fn run(folder: &Path, Arguments { paging, json }: &Arguments, out: &m
         Ok(client) => client,
         Err(error) => return error.print(*json, out),
     };
-    let columns = vec!["dialect", "peer", "state", "since", "connections", "questions", "last fault"];
+    let columns =
+        vec!["dialect", "name", "listener", "peer", "state", "since", "connections", "questions", "last fault"];
     let mut table = Table::new(columns, terminal_columns());
     let (mut room, mut count, mut from) = (paging.room(), 0_usize, Some(paging.from));
     while let Some(position) = from.filter(|_| room > 0) {
@@ -67,6 +68,8 @@ pub(super) fn run(folder: &Path, Arguments { paging, json }: &Arguments, out: &m
 fn cells(row: &PeerRow) -> Vec<String> {
     vec![
         row.dialect.clone(),
+        row.name.clone().unwrap_or_else(|| "-".to_owned()),
+        row.listener.clone().unwrap_or_else(|| "-".to_owned()),
         row.peer.clone(),
         row.state.clone(),
         row.since_unix_seconds.map_or("-".to_owned(), time),

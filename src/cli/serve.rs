@@ -144,7 +144,7 @@ fn announce(running: &RunningSidecar, json: bool, out: &mut impl Write) -> io::R
     let organizations = policy.organizations().count();
     let version = env!("CARGO_PKG_VERSION");
     if json {
-        let listening = |bound: &BoundListener| json!({ "name": bound.name, "address": bound.address.to_string() });
+        let listening = |bound: &BoundListener| json!({ "name": &*bound.name, "address": bound.address.to_string() });
         let announced = json!({
             "version": version,
             "policy": policy.revision,
@@ -162,7 +162,7 @@ fn announce(running: &RunningSidecar, json: bool, out: &mut impl Write) -> io::R
         policy.revision
     )?;
     for listener in running.bound() {
-        let scheme = if listener.name == "admin" { "http://" } else { "" };
+        let scheme = if &*listener.name == "admin" { "http://" } else { "" };
         writeln!(out, "listening {} {scheme}{}", listener.name, listener.address)?;
     }
     if let Some(command) = first_question(&policy, running.bound()) {
@@ -174,7 +174,7 @@ fn announce(running: &RunningSidecar, json: bool, out: &mut impl Write) -> io::R
 /// A command that needs only bash and asks about a user of the first organization; `None` without a TCP listener of the
 /// line dialect, or if no user of the organization serves a queue.
 fn first_question(policy: &Policy, bound: &[BoundListener]) -> Option<String> {
-    let line = bound.iter().find(|listener| listener.name == "line")?;
+    let line = bound.iter().find(|listener| &*listener.name == "line")?;
     let ListenAddress::Tcp(address) = &line.address else { return None };
     let mut organizations: Vec<&Organization> = policy.organizations().collect();
     organizations.sort_unstable_by(|one, other| one.name.cmp(&other.name));

@@ -4,10 +4,10 @@
 //! problem in any file means that no policy is made: at a reload the policy in force stays ([`crate::lifecycle`]).
 //!
 //! The modules in reading order: `reader` reads a TOML table key by key and `problem` says what is wrong in it;
-//! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `audit` and
-//! `secret`) are the files; `asterisk_ami` and `freeswitch_esl` are the links of `process`, with the keys of every link
-//! in `links`, `link_names` and `link_tls`; `schema` makes JSON Schemas out of these readers; `files` and `fingerprint`
-//! say which files a policy was made of.
+//! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `audit`, `listen`,
+//! `peers` and `secret`) are the files; `asterisk_ami` and `freeswitch_esl` are the links of `process`, with the keys of
+//! every link in `links`, `link_names` and `link_tls`; `schema` makes JSON Schemas out of these readers; `files` and
+//! `fingerprint` say which files a policy was made of.
 
 pub mod asterisk_ami;
 pub mod audit;
@@ -22,9 +22,12 @@ pub mod link_names;
 mod link_overlap;
 pub mod link_tls;
 pub mod links;
+pub mod listen;
+pub mod listen_tls;
 mod login_bounds;
 mod model;
 mod organization;
+pub mod peers;
 mod permissions;
 mod presets;
 pub mod problem;
@@ -34,6 +37,7 @@ mod restart;
 pub mod schema;
 mod secret;
 pub mod suggest;
+mod unix_users;
 mod users_csv;
 
 use std::cell::RefCell;
@@ -118,7 +122,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
     };
     let (organizations, all_read) = read_organizations(folder, context, &problems, &warnings, &mut files);
     // An organization whose file was not read may be the missing one, so nothing is reported then.
-    for reference in process.iter().flat_map(|file| &file.referenced).filter(|_| all_read) {
+    let references = process.iter().flat_map(|file| file.referenced.iter().chain(&file.peer_organizations));
+    for reference in references.filter(|_| all_read) {
         if !organizations.iter().any(|known| *known.name == *reference.organization) {
             problems.borrow_mut().add(reference.problem_if_unknown.clone());
         }

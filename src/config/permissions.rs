@@ -1,4 +1,4 @@
-//! Warns of configuration files that every user of the machine may write.
+//! Warns of configuration files that every user of the machine may write, and finds secrets that every user may read.
 //!
 //! A user who may write the configuration can grant every right. Such a file still loads, because some file systems
 //! have no permissions, but `check` and the log warn of it.
@@ -32,4 +32,16 @@ pub(super) fn warn_of(file: &str, metadata: &Metadata, warnings: &mut Problems) 
         );
         warnings.add(problem.help(format!("{help} {file}")));
     }
+}
+
+/// Mode bits: users who are neither the owner nor in the group may read, write or run.
+const OTHERS: u32 = 0o007;
+
+/// The problem of a file with a secret that every user of the machine can read. `None`: others have no access, or the
+/// file does not exist, which is reported where it is read.
+pub(super) fn problem_of_secret(path: &Path) -> Option<Problem> {
+    let mode = std::fs::metadata(path).ok().filter(Metadata::is_file)?.permissions().mode();
+    let file = path.display().to_string();
+    let message = format!("{file} may be read by every user of this machine (mode {:04o})", mode & 0o7777);
+    (mode & OTHERS != 0).then(|| Problem::of_file(file.clone(), message).help(format!("chmod o= {file}")))
 }

@@ -11,7 +11,7 @@ use crate::config::asterisk_ami::AmiSettings;
 use crate::config::audit::{AuditSettings, WitnessSettings};
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::{LinkTerms, UndoBounds};
-use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
+use crate::config::process::{FurtherListener, ListenSettings, ProcessSettings, StateSettings};
 
 /// The keys that differ between the settings in force and the settings of the last load.
 #[derive(Debug, Default)]
@@ -32,8 +32,10 @@ impl ProcessSettings {
     #[must_use]
     pub fn restart_keys(&self, loaded: &Self) -> Vec<String> {
         let mut changed = ChangedKeys::default();
+        // A reload applies who may connect.
         let Self {
             listen,
+            access: _,
             state,
             audit,
             connections_max,
@@ -59,16 +61,48 @@ impl ProcessSettings {
 }
 
 fn compare_listen(changed: &mut ChangedKeys, in_force: &ListenSettings, loaded: &ListenSettings) {
-    // A reload applies new tokens.
-    let ListenSettings { dialects, line_unix, line_token: _, admin, admin_unix, admin_token: _, admin_hosts } =
-        in_force;
+    // A reload applies new tokens and certificates.
+    let ListenSettings {
+        dialects,
+        line_unix,
+        line_token: _,
+        admin,
+        admin_unix,
+        admin_token: _,
+        admin_hosts,
+        with_tls,
+        further,
+        tls: _,
+    } = in_force;
     for ((_, key, address), (_, _, other)) in dialects.iter().zip(&loaded.dialects) {
+        changed.compare("[listen]", key, address, other);
+    }
+    for ((_, key, address), (_, _, other)) in with_tls.iter().zip(&loaded.with_tls) {
         changed.compare("[listen]", key, address, other);
     }
     changed.compare("[listen]", "line_unix", line_unix, &loaded.line_unix);
     changed.compare("[listen]", "admin", admin, &loaded.admin);
     changed.compare("[listen]", "admin_unix", admin_unix, &loaded.admin_unix);
     changed.compare("[listen]", "admin_hosts", admin_hosts, &loaded.admin_hosts);
+    compare_further(changed, further, &loaded.further);
+}
+
+/// Compares the further listeners, table by table. Tables that were added or removed are named without a key.
+fn compare_further(changed: &mut ChangedKeys, in_force: &[FurtherListener], loaded: &[FurtherListener]) {
+    const TABLE: &str = "[[listen.more]]";
+    if in_force.len() != loaded.len() {
+        changed.0.push(TABLE.to_owned());
+        return;
+    }
+    for ((listener, other), number) in in_force.iter().zip(loaded).zip(1..) {
+        let FurtherListener { name, speaks, address, has_proxy, has_tls } = listener;
+        let table = if in_force.len() == 1 { TABLE.to_owned() } else { format!("{TABLE} number {number}") };
+        changed.compare(&table, "name", name, &other.name);
+        changed.compare(&table, "dialect", speaks, &other.speaks);
+        changed.compare(&table, "address", address, &other.address);
+        changed.compare(&table, "proxy", has_proxy, &other.has_proxy);
+        changed.compare(&table, "tls", has_tls, &other.has_tls);
+    }
 }
 
 /// Compares the audit logs, each with the state folder of its settings. A log in `audit` of the state folder has no

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::permissions;
 use crate::config::reader::{Section, Source, SpannedStr};
 
 /// A secret. `Debug` does not print it.
@@ -40,7 +41,7 @@ pub(super) struct SecretFile<'a> {
 
 impl SecretFile<'_> {
     /// Reads the file at `path`, which is relative to `folder`. A newline at the end is not part of the secret: most
-    /// editors add one.
+    /// editors add one. A file that every user of the machine may read is refused.
     pub(super) fn read(
         &self,
         section: &Section<'_>,
@@ -49,7 +50,13 @@ impl SecretFile<'_> {
         is_admitted: impl Fn(&str) -> bool,
     ) -> Option<Secret> {
         let bytes_max = self.bytes_max as u64 + 1;
-        let source = match Source::read(&folder.join(path.value), bytes_max) {
+        let file = folder.join(path.value);
+        if let Some(problem) = permissions::problem_of_secret(&file) {
+            let message = format!("{} {}", self.kind, problem.message);
+            section.report_with_help(&path.span, message, problem.help.unwrap_or_default());
+            return None;
+        }
+        let source = match Source::read(&file, bytes_max) {
             Ok(source) => source,
             Err(problem) => {
                 section.report(&path.span, format!("{} {problem}", self.kind));

@@ -104,7 +104,7 @@ pub const VERBS: &[VerbReference] = &[
         name: "auth",
         required: &[Key::Token],
         admitted: KeySet::of(&[Key::Token]),
-        description: "Presents the secret of `[listen] line_token_file`; required where that key is set, refused where \
+        description: "Presents a token of `[[peers]]`; required where a token is the proof of a peer, refused where \
                       it is not.",
     },
     VerbReference { name: "ping", required: &[], admitted: KeySet::EMPTY, description: "Is answered `pong`." },

@@ -16,7 +16,7 @@
 //!   time, end the connection after the answer: the peer speaks another protocol.
 //! - A reply repeats the id of its request. It is `-` when the id cannot be read.
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
-//!   it is unknown where the next line begins.
+//!   it is unknown where the next line begins. A wrong token, and a line of the PROXY protocol, end it too.
 //!
 //! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`]
 //! and the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
@@ -47,7 +47,8 @@
 //!
 //! ```text
 //! > b4 dial org=acme actor=2001 digits=*2211002 queue=600 call=c-78
-//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES freeswitch=eavesdrop_enable_dtmf:false
+//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES
+//! freeswitch=eavesdrop_enable_dtmf:false
 //! ```
 //!
 //! An answer that changed a login session is sent after the change and its line in the audit log are on disk. The same
@@ -81,12 +82,12 @@
 
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::fields::{Fields, Verb, key_error};
 pub use crate::dialect::line_reply_keys::REPLY_KEYS;
+pub use crate::dialect::line_token::LineToken;
+use crate::dialect::line_token::owner_of;
 use crate::dialect::output::{append, append_number, append_queues};
 use crate::dialect::readable::ReadableRequest;
 use crate::dialect::watch::WatchRequest;
@@ -101,9 +102,10 @@ const NO_ID: &[u8] = b"-";
 /// One connection of the line dialect.
 #[derive(Clone)]
 pub struct Line {
-    /// The secret that the peer must present before a question. `None`: no secret is needed, and any is refused.
-    token: Option<Arc<[u8]>>,
-    authenticated: bool,
+    /// The tokens of which the peer must present one before a question. Empty: none is needed, and any is refused.
+    tokens: Arc<[LineToken]>,
+    /// The position of the token that the peer presented. `None`: none was presented.
+    presented: Option<usize>,
     /// Whether a line of the peer was a request of this dialect, right or wrong.
     has_spoken: bool,
     connection: PersistentConnection,
@@ -122,8 +124,24 @@ enum LineRequest<'buf> {
 impl Line {
     /// A new connection. With a `token`, the peer must present it before questions are decided.
     #[must_use]
-    pub const fn new(token: Option<Arc<[u8]>>) -> Self {
-        Self { authenticated: token.is_none(), token, has_spoken: false, connection: PersistentConnection::new() }
+    pub fn new(token: Option<Arc<[u8]>>) -> Self {
+        Self::with_tokens(token.map(|token| LineToken { token, owner: Arc::from("peer") }).into_iter().collect())
+    }
+
+    /// A new connection. With tokens, the peer must present one of them before questions are decided.
+    #[must_use]
+    pub const fn with_tokens(tokens: Arc<[LineToken]>) -> Self {
+        Self { tokens, presented: None, has_spoken: false, connection: PersistentConnection::new() }
+    }
+
+    /// Whether the last reply was given.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.connection.is_finished()
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.tokens.is_empty() || self.presented.is_some()
     }
 
     /// Reads a line without its id: a space, the verb and the keys.
@@ -145,7 +163,7 @@ impl Line {
             }
             _ => return Err(malformed),
         };
-        if self.authenticated {
+        if self.is_authenticated() {
             Ok(LineRequest::Question(verb, words))
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
@@ -153,7 +171,7 @@ impl Line {
     }
 
     fn watch<'buf>(&self, pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<LineRequest<'buf>, WireError> {
-        if self.authenticated {
+        if self.is_authenticated() {
             WatchRequest::read(pairs).map(LineRequest::Watch)
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
@@ -176,18 +194,23 @@ impl Line {
             }
             Some(pair) => return Err(key_error(pair)),
         }
-        let matches = self.token.as_deref().is_some_and(|token| bool::from(token.ct_eq(presented)));
-        if !matches {
+        let found = owner_of(&self.tokens, presented);
+        if found.is_none() {
+            // A peer that guesses gets one guess a connection. Without tokens there is nothing to guess.
+            if !self.tokens.is_empty() {
+                self.presented = None;
+                self.connection.finish();
+            }
             return Err(WireError::new(ErrorReason::Unauthenticated));
         }
-        self.authenticated = true;
+        self.presented = found;
         Ok(LineRequest::Authenticated)
     }
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Line").field("authenticated", &self.authenticated).finish_non_exhaustive()
+        formatter.debug_struct("Line").field("authenticated", &self.is_authenticated()).finish_non_exhaustive()
     }
 }
 
@@ -215,6 +238,13 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
+        if is_proxy_line(line) {
+            // The server reads such lines, where a listener is marked: this one is forged.
+            self.connection.finish();
+            let error = WireError::new(ErrorReason::Malformed);
+            append_error(output, id, error);
+            return Step::Done { consumed, fault: Some(error), after: After::Finish };
+        }
         let request = match after_id {
             Some(after_id) => self.read(after_id),
             None => Err(WireError::new(ErrorReason::Malformed)),
@@ -241,9 +271,15 @@ impl Dialect for Line {
         append_error(output, id, error);
         if is_http(line) || (is_first && is_no_request(error)) {
             self.connection.finish();
+        }
+        if self.connection.is_finished() {
             return Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish };
         }
         done(Some(error))
+    }
+
+    fn authenticated_as(&self) -> Option<&Arc<str>> {
+        Some(&self.tokens.get(self.presented?)?.owner)
     }
 
     fn reads_ahead(&self) -> bool {
@@ -330,6 +366,11 @@ fn is_http(line: &[u8]) -> bool {
         && words.next().is_none()
 }
 
+/// Whether the line is the first one of the PROXY protocol, version 1.
+fn is_proxy_line(line: &[u8]) -> bool {
+    [&b"PROXY TCP4 "[..], b"PROXY TCP6 ", b"PROXY UNKNOWN"].iter().any(|start| line.starts_with(start))
+}
+
 /// Reads the keys of a question from words that each follow a space.
 fn question(verb: Verb, words: &[u8]) -> Result<Event<'_>, WireError> {
     let (mut fields, mut rest) = (Fields::new(verb), words);
@@ -353,179 +394,4 @@ fn append_error(output: &mut Vec<u8>, id: &[u8], error: WireError) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use super::*;
-    use crate::decision::{ActionLabel, AllowReason, Answer, Reason};
-    use crate::dialect::fields::VERBS;
-    use crate::telephony::SupervisionMode;
-
-    /// The answers of the dialect to `input` without a decision. A question is left unanswered and shown as `?`.
-    fn replies(line: &mut Line, mut input: &[u8]) -> String {
-        let mut output = vec![];
-        loop {
-            match line.next(input, &mut vec![], &mut output) {
-                Step::More => return String::from_utf8(output).unwrap(),
-                Step::Ask { consumed, id, .. } => {
-                    append(&mut output, &[id, b" ?\n"]);
-                    input = &input[consumed..];
-                }
-                Step::Watch { consumed, id, from, .. } => {
-                    append(&mut output, &[id, format!(" watches {from:?}\n").as_bytes()]);
-                    input = &input[consumed..];
-                }
-                Step::Done { consumed, after, .. } => {
-                    input = &input[consumed..];
-                    if after == After::Finish {
-                        output.extend_from_slice(b"(finished)\n");
-                        return String::from_utf8(output).unwrap();
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn each_line_gets_one_reply_with_its_id() {
-        let cases = [
-            ("7 ping\n", "7 pong\n"),
-            ("7 ping\r\n", "7 pong\n"),
-            ("abcDEF0123456789 ping\n", "abcDEF0123456789 pong\n"),
-            ("7 dial org=acme actor=1001 digits=*13600\n", "7 ?\n"),
-            ("1 ping\n2 ping\n3 pi", "1 pong\n2 pong\n"),
-            ("\n", "- error reason=malformed\n"),
-            (" \n", "- error reason=malformed\n"),
-            ("7\n", "7 error reason=malformed\n"),
-            ("7 \n", "7 error reason=malformed\n"),
-            ("abcDEF01234567890 ping\n", "- error reason=malformed\n"),
-            ("a-b ping\n", "- error reason=malformed\n"),
-            ("7  ping\n", "7 error reason=malformed\n"),
-            ("7 ping \n", "7 error reason=malformed\n"),
-            ("7 ping\r\r\n", "7 error reason=malformed\n"),
-            ("7 pi\0ng\n", "7 error reason=malformed\n"),
-            ("7 dail org=acme\n", "7 error reason=unknown_verb\n"),
-            ("7 ping org=acme\n", "7 error reason=unknown_key\n"),
-            ("9 dial org=acme\n", "9 error reason=missing_key key=actor\n"),
-            ("9 dial org=acme colour=red\n", "9 error reason=unknown_key\n"),
-            ("9 dial org=acme org=acme\n", "9 error reason=duplicate_key key=org\n"),
-            ("9 dial org=ac\tme\n", "9 error reason=malformed key=org\n"),
-            ("9 auth\n", "9 error reason=missing_key key=token\n"),
-            ("9 auth token=x\n", "9 error reason=unauthenticated\n"),
-            ("9 auth token=\n", "9 error reason=malformed key=token\n"),
-            ("9 auth token=x token=x\n", "9 error reason=duplicate_key key=token\n"),
-            ("9 auth org=x\n", "9 error reason=unknown_key\n"),
-            ("9 watch org=x\n", "9 watches None\n"),
-            ("9 watch org=x from=0\n", "9 watches Some(0)\n"),
-            ("9 watch from=41 org=x\n", "9 watches Some(41)\n"),
-            ("9 watch\n", "9 error reason=missing_key key=org\n"),
-            ("9 watch org=\n", "9 error reason=malformed key=org\n"),
-            ("9 watch org=x org=x\n", "9 error reason=duplicate_key key=org\n"),
-            ("9 watch org=x from=1 from=1\n", "9 error reason=duplicate_key key=from\n"),
-            ("9 watch org=x from=01\n", "9 error reason=malformed key=from\n"),
-            ("9 watch org=x from=-1\n", "9 error reason=malformed key=from\n"),
-            ("9 watch org=x from=99999999999999999999\n", "9 error reason=malformed key=from\n"),
-            ("9 watch org=x actor=1\n", "9 error reason=unknown_key\n"),
-        ];
-        for (request, reply) in cases {
-            assert_eq!(replies(&mut spoken(), request.as_bytes()), reply, "{request:?}");
-        }
-    }
-
-    /// DOOR E2.
-    #[test]
-    fn another_protocol_gets_one_answer() {
-        let finished = "- error reason=malformed\n(finished)\n";
-        for first in ["\n", "a-b ping\n1 ping\n", "GET /x HTTP/1.1\n", "* / HTTP/1.1\n", "7 look org=x\n"] {
-            let reply = replies(&mut Line::new(None), first.as_bytes());
-            assert!(reply.ends_with("\n(finished)\n") && reply.lines().count() == 2, "{first:?}: {reply:?}");
-        }
-        assert_eq!(replies(&mut spoken(), b"!GET / HTTP/1.1\n1 ping\n"), "- error reason=malformed\n1 pong\n");
-        assert_eq!(replies(&mut Line::new(None), b"!GET / HTTP/1.1\n1 ping\n"), finished);
-        for late in ["GET / HTTP/1.1\r\n1 ping\n", "POST http://x/ HTTP/1.0\n"] {
-            assert!(replies(&mut spoken(), late.as_bytes()).ends_with("malformed\n(finished)\n"), "{late:?}");
-        }
-        for other in ["get / HTTP/1.1\n1 ping\n", "GET / x HTTP/1.1\n1 ping\n", "GET / FTP/1.1\n1 ping\n"] {
-            assert!(replies(&mut spoken(), other.as_bytes()).ends_with("1 pong\n"), "{other:?}");
-        }
-    }
-
-    /// A connection whose first line was a request.
-    fn spoken() -> Line {
-        let mut line = Line::new(None);
-        assert_eq!(replies(&mut line, b"0 ping\n"), "0 pong\n");
-        line
-    }
-
-    #[test]
-    fn a_line_has_at_most_1024_bytes_with_its_end() {
-        let longest = format!("7 dial org={}", "a".repeat(LINE_BYTES_MAX - 12));
-        assert_eq!(longest.len(), LINE_BYTES_MAX - 1);
-        let reply = replies(&mut Line::new(None), format!("{longest}\n").as_bytes());
-        assert_eq!(reply, "7 error reason=malformed key=org\n", "a complete line, refused for its value");
-        let reply = replies(&mut Line::new(None), format!("{longest}a\n8 ping\n").as_bytes());
-        assert_eq!(reply, "7 error reason=too_long\n(finished)\n");
-        assert_eq!(replies(&mut Line::new(None), longest.as_bytes()), "", "one more byte may still be the end");
-        assert_eq!(replies(&mut Line::new(None), &[b'!'; 2_000]), "- error reason=too_long\n(finished)\n");
-    }
-
-    #[test]
-    fn no_question_is_decided_before_the_token_is_presented() {
-        let mut line = Line::new(Some(Arc::from(&b"s3cret"[..])));
-        let question = "1 dial org=acme actor=1001 digits=*13\n";
-        assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
-        assert_eq!(replies(&mut line, b"2 ping\n"), "2 pong\n");
-        assert_eq!(replies(&mut line, b"3 auth token=s3creT\n"), "3 error reason=unauthenticated\n");
-        assert_eq!(replies(&mut line, b"4 auth token=s3cret2\n"), "4 error reason=unauthenticated\n");
-        assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
-        assert_eq!(replies(&mut line, b"5 auth token=s3cret\n"), "5 allow reason=authenticated\n");
-        assert_eq!(replies(&mut line, question.as_bytes()), "1 ?\n");
-    }
-
-    #[test]
-    fn every_verb_is_read_and_requires_the_keys_of_its_reference() {
-        for verb in VERBS {
-            let mut request = format!("7 {}", verb.name);
-            for key in verb.required {
-                let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
-                assert_eq!(reply, format!("7 error reason=missing_key key={}\n", key.name()), "{}", verb.name);
-                let value = if *key == Key::Digits { "*13" } else { "x" };
-                write!(request, " {}={value}", key.name()).unwrap();
-            }
-            let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
-            let accepted = ["7 ?\n", "7 pong\n", "7 watches None\n", "7 error reason=unauthenticated\n"];
-            assert!(accepted.contains(&&*reply), "{request}: {reply}");
-        }
-    }
-
-    #[test]
-    fn replies_carry_only_keys_of_the_reference_in_its_order() {
-        let answer = Answer {
-            reason: Reason::Allow(AllowReason::RolePermits),
-            action: Some("call.listen"),
-            label: ActionLabel::CallListen,
-            queues: AnswerQueues::One("600"),
-            target: Some("1001"),
-            mode: Some(SupervisionMode::Listen),
-            revision: 1,
-        };
-        let change = ChangeWords {
-            change: "supervision_began",
-            user: "2001",
-            queue: Some("600"),
-            target: Some("1001"),
-            mode: Some("listen"),
-            reason: "permission",
-        };
-        let (mut line, mut output) = (Line::new(None), vec![]);
-        line.answer(b"1", &Outcome::Decided(answer), &mut output);
-        line.answer(b"2", &Outcome::Faulty(WireError::of(ErrorReason::MissingKey, Key::Actor)), &mut output);
-        line.change(b"3", 7, &change, &mut output);
-        for reply in std::str::from_utf8(&output).unwrap().lines() {
-            let names = reply.split(' ').filter_map(|word| Some(word.split_once('=')?.0));
-            let positions: Vec<usize> =
-                names.map(|name| REPLY_KEYS.iter().position(|row| row.name == name).expect(reply)).collect();
-            assert!(reply.starts_with("3 event ") || positions.is_sorted(), "{reply}");
-        }
-    }
-}
+mod tests;

@@ -56,11 +56,14 @@ mod json;
 pub mod jsonrpc;
 pub mod line;
 mod line_reply_keys;
+mod line_token;
 mod netstring;
 mod output;
 pub mod readable;
 pub mod supervision_options;
 pub mod watch;
+
+use std::sync::Arc;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::readable::ReadableRequest;
@@ -190,6 +193,11 @@ pub trait Dialect: Send {
     /// Reads the request at the start of `input`. Appends to `output` what needs no decision. A dialect whose values
     /// are encoded on the wire decodes them into `decoded`, whose content is overwritten.
     fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
+
+    /// The peer whose token was presented on this connection. `None`: none was presented.
+    fn authenticated_as(&self) -> Option<&Arc<str>> {
+        None
+    }
 
     /// Whether the next question may be read before this one is answered.
     fn reads_ahead(&self) -> bool {

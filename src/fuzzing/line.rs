@@ -32,10 +32,15 @@ pub fn line_frame(data: &[u8]) {
                     "segments change what is consumed or counted"
                 );
             }
-            let (ids, consumed, ends_with_http) = line_ids(data);
-            assert_eq!(whole.consumed, consumed, "exactly the complete lines are consumed");
+            let (ids, complete) = line_ids(data);
             let replies: Vec<&str> = whole.text().split_terminator('\n').collect();
-            assert_eq!(replies.len(), ids.len(), "one reply per line: {replies:?}");
+            // A wrong token, a line of the PROXY protocol and a request of HTTP end the connection: later lines get no
+            // reply.
+            let is_refused = whole.dialect.is_finished() && !whole.faults.contains(&ErrorReason::TooLong);
+            let consumed = if is_refused { data.len() } else { complete };
+            assert_eq!(whole.consumed, consumed, "exactly the complete lines are consumed");
+            assert!(replies.len() == ids.len() || is_refused, "one reply per line: {replies:?}");
+            assert!(replies.len() <= ids.len(), "one reply per line: {replies:?}");
             let mut authenticated = token.is_none();
             for (reply, id) in replies.iter().zip(&ids) {
                 assert_eq!(reply.split(' ').next(), Some(*id), "a reply has the id of its line");
@@ -47,7 +52,7 @@ pub fn line_frame(data: &[u8]) {
                 );
                 authenticated |= kind == LineReplyKind::Authenticated;
             }
-            let finished = whole.faults.contains(&ErrorReason::TooLong) || ends_with_http;
+            let finished = whole.dialect.is_finished();
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
                 let mut goodbye = vec![];
                 whole.dialect.clone().give_up(reason, &data[consumed..], &mut goodbye);
@@ -59,16 +64,15 @@ pub fn line_frame(data: &[u8]) {
     });
 }
 
-/// The ids of the replies to `data`, the number of bytes that are consumed, and whether a request of HTTP ended the
-/// connection.
-fn line_ids(data: &[u8]) -> (Vec<&str>, usize, bool) {
+/// The ids of the replies to `data`, and the number of bytes that are consumed.
+fn line_ids(data: &[u8]) -> (Vec<&str>, usize) {
     let mut ids = vec![];
     let mut rest = data;
     loop {
         let end = rest.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\n');
         let too_long = end.is_none() && rest.len() >= LINE_BYTES_MAX;
         if end.is_none() && !too_long {
-            return (ids, data.len() - rest.len(), false);
+            return (ids, data.len() - rest.len());
         }
         let line = &rest[..end.unwrap_or(LINE_BYTES_MAX)];
         let line = if too_long { line } else { line.strip_suffix(b"\r").unwrap_or(line) };
@@ -77,11 +81,11 @@ fn line_ids(data: &[u8]) -> (Vec<&str>, usize, bool) {
             (1..=REQUEST_ID_BYTES_MAX).contains(&length) && line[..length].iter().all(u8::is_ascii_alphanumeric);
         ids.push(if readable { text(&line[..length]) } else { "-" });
         if end.is_some() && is_http_request(line) {
-            return (ids, data.len(), true);
+            return (ids, data.len());
         }
         match end {
             Some(end) => rest = &rest[end + 1..],
-            None => return (ids, data.len(), false),
+            None => return (ids, data.len()),
         }
     }
 }

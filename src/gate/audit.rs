@@ -391,11 +391,11 @@ impl<'g> Auditor<'g> {
     }
 
     /// Notes that a peer asked to watch an unknown organization.
-    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
-        if self.state.audit.is_none() || !self.admits_denial(origin, DenyReason::UnknownOrganization) {
+    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+        if self.state.audit.is_none() || !self.admits_denial(origin, reason) {
             return;
         }
-        let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
+        let (policy, reason) = (self.state.policy.load(), Reason::Deny(reason));
         let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
             time: LogTime(origin.unix_ms),

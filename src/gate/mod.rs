@@ -351,8 +351,8 @@ impl Gate {
     }
 
     /// Notes in the audit log that a peer asked to watch an unknown organization.
-    pub fn note_watch_denied(&self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
-        self.state.auditor().note_watch_denied(organization, origin);
+    pub fn note_watch_denied(&self, organization: Token<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+        self.state.auditor().note_watch_denied(organization, origin, reason);
     }
 
     /// Opens the audit log in its folder, and writes its `start` record. Does nothing for a gate without an audit log.

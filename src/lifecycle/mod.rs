@@ -121,7 +121,7 @@ pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Res
     apply(loaded, &sidecar).await;
     let witness_key = open_audit(&sidecar).await?;
     restore_sessions(&sidecar).await?;
-    let listeners = Listeners::bind(&sidecar.settings.listen, passed)?;
+    let listeners = Listeners::bind(&sidecar.settings, passed)?;
     let bound = listeners.bound();
     let (connections, background) = (TaskGroup::default(), TaskGroup::default());
     listeners.serve(&sidecar, &connections, &background);
@@ -248,10 +248,9 @@ async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     let restart_keys = sidecar.settings.restart_keys(&loaded.process);
     let warnings = loaded.warnings;
     sidecar.links.set_secrets(&loaded.process);
-    sidecar.set_line_token(loaded.process.listen.line_token);
+    sidecar.set_access(&loaded.process);
     sidecar.set_files(loaded.files);
     sidecar.metrics.prepare(&loaded.policy);
-    sidecar.set_admin_token(loaded.process.listen.admin_token);
     let revision = publish(loaded.policy, &sidecar.gate).await;
     sidecar.adopted_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");

@@ -8,6 +8,7 @@ mod audit;
 mod limit;
 mod load;
 mod operation;
+mod peers;
 mod relations;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use limit::Limit;
 use limit::limits;
 pub use load::*;
 pub use operation::*;
+pub use peers::*;
 
 /// The `nice` value of the thread that loads a configuration, so that decisions have precedence. Not a limit.
 pub const RELOAD_NICENESS: i32 = 5;
@@ -356,7 +358,7 @@ limits! {
 
 /// Every limit, in the order of the manual.
 pub fn all_limits() -> impl Iterator<Item = &'static Limit> {
-    [OF_THIS_FILE, AUDIT, OPERATION, LOAD].into_iter().flatten()
+    [OF_THIS_FILE, AUDIT, PEERS, OPERATION, LOAD].into_iter().flatten()
 }
 
 #[cfg(test)]

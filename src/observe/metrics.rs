@@ -18,7 +18,9 @@ use crate::observe::ami::AmiMetrics;
 use crate::observe::links::{LinkMetrics, LinkUp};
 use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
+use crate::observe::peers;
 use crate::observe::reachable::{ReachablePair, pairs_of, pairs_of_any_policy};
+use crate::peer::refusal::PeerFigures;
 use crate::policy::Policy;
 use crate::telephony::{Ground, SupervisionMode};
 
@@ -101,6 +103,8 @@ pub struct ScrapeValues {
     pub audit_denials: u64,
     /// Lines that were left out of the log, by cause in the order of [`LeftOut::ALL`].
     pub log_left_out: [u64; LeftOut::ALL.len()],
+    /// What the peers of each name did.
+    pub peers: Vec<PeerFigures>,
 }
 
 /// The login sessions of one queue: organization, queue number and count.
@@ -332,6 +336,7 @@ impl Metrics {
             }
         });
         let mut text = self.handle.render();
+        peers::render(&values.peers, &mut text);
         if let Some(queues) = &values.sessions_by_queue {
             render_by_queue(queues, &mut text);
         }
@@ -503,7 +508,9 @@ mod tests {
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
         let _series = metrics.link("pbx-1");
         let queue = ("acme".to_owned(), "600".to_owned(), 3);
-        let text = metrics.render(&ScrapeValues { sessions_by_queue: Some(vec![queue]), ..ScrapeValues::default() });
+        let peers = vec![PeerFigures { name: "pbx-1".into(), ..PeerFigures::default() }];
+        let values = ScrapeValues { sessions_by_queue: Some(vec![queue]), peers, ..ScrapeValues::default() };
+        let text = metrics.render(&values);
         assert!(text.contains("\nqueuewarden_sessions_by_queue{organization=\"acme\",queue=\"600\"} 3\n"));
         for metric in names::ALL {
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);

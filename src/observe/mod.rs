@@ -8,4 +8,5 @@ pub mod links;
 pub mod log;
 pub mod metrics;
 pub mod names;
+mod peers;
 pub mod reachable;

@@ -41,6 +41,11 @@ metric_names! {
     CONNECTIONS = "connections": "Open connections, by dialect, also those on which the peer has sent nothing.";
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
+    PEER_CONNECTIONS = "peer_connections":
+        "Open connections, by peer: an entry of `[[peers]]`, or `anybody` where a listener is open.";
+    PEER_DECISIONS = "peer_decisions_total": "Decisions, by peer and decision.";
+    PEER_REFUSED = "peer_refused_total":
+        "Connections, requests and questions that were refused because of who asked, by peer and reason; `anybody` is whoever is no peer.";
     PROTOCOL_ERRORS = "protocol_errors_total": "Errors of peers against their dialect, by reason. A connection on which the peer sends nothing is none.";
     PEER_CLOCK_OFFSETS = "peer_clock_offsets_total":
         "Questions whose `until` shows a clock of the peer more than 2 s from the sidecar's, or that waited that long, by dialect.";

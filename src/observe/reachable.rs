@@ -20,6 +20,7 @@ pub fn pairs_of_any_policy() -> Vec<ReachablePair> {
         DenyReason::Internal,
         DenyReason::MissingAttribute,
         DenyReason::NotSupervising,
+        DenyReason::OrganizationNotYours,
         DenyReason::Overload,
         DenyReason::SelfTarget,
         DenyReason::StateUnavailable,

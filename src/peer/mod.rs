@@ -2,9 +2,12 @@
 
 pub mod error_quota;
 pub mod record;
+pub mod refusal;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+use crate::access::Origin;
 
 /// The other side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,16 @@ impl Peer {
     pub(super) fn of_unix(stream: &tokio::net::UnixStream) -> Self {
         let credentials = stream.peer_cred();
         credentials.map_or(Self::Unknown, |peer| Self::Process { user: peer.uid(), process: peer.pid() })
+    }
+
+    /// What the entries of `[[peers]]` compare.
+    pub(super) fn origin(self) -> Origin {
+        let (address, user) = match self {
+            Self::Address(address) => (Some(address.ip()), None),
+            Self::Process { user, .. } => (None, Some(user)),
+            Self::Unknown => (None, None),
+        };
+        Origin { address, user, ..Origin::default() }
     }
 
     /// The key under which an [`error_quota`] counts the peer's errors.

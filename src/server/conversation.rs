@@ -10,25 +10,35 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use crate::decision::{ErrorReason, WireError};
 use crate::dialect::{After, Dialect, Patience};
 use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::peer::Peer;
 use crate::peer::record::PeerRecord;
+use crate::peer::refusal::PeerRefusal;
 use crate::server::buffers::{Buffers, IDLE_BUFFER_BYTES};
 use crate::server::decision_log::PeerContext;
 use crate::server::pending_answers::{self, PendingAnswer};
-use crate::server::turn::{Admission, Turn};
+use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::server::watch::{self, WatchSubscription};
 use crate::sidecar::Sidecar;
+use crate::sidecar::access::ConnectionAccess;
 
 /// The first reads of a connection that are all timed.
 const READS_ALL_TIMED: u32 = 64;
 /// Of the later reads, one in this many is timed: reading the clock is a large share of a question's cost.
 const READS_TIMED_ONE_IN: u32 = 16;
+
+/// The peer of a connection is not known: a token is awaited, for this long.
+pub(super) struct PeerToCome {
+    /// One of the few connections whose peer is not known.
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) until: Instant,
+}
 
 /// Talks to one peer until either side ends the connection, the peer is too slow, or the sidecar drains.
 pub(super) async fn converse<S, D>(
@@ -36,33 +46,32 @@ pub(super) async fn converse<S, D>(
     peer: Peer,
     dialect: D,
     sidecar: &Sidecar,
-    record: &PeerRecord,
-    drain: &CancellationToken,
+    (record, access): (&PeerRecord, &ConnectionAccess),
+    to_come: Option<PeerToCome>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return };
     let _open = metrics.count_connection();
-    let name = peer.to_string();
-    let context = PeerContext { sidecar, metrics, peer, name: &name, record };
-    // A child token: waiting for the shared one would make all connections share its lock.
-    let drain = drain.child_token();
-    let mut draining = pin!(drain.cancelled());
-    let mut conversation = Conversation::new(stream, dialect, context, &drain);
+    let (name, grant) = (peer.to_string(), access.grant());
+    let context =
+        PeerContext { sidecar, metrics, peer, name: &name, record, grant: &grant, awaits_token: to_come.is_some() };
+    let mut draining = pin!(access.stop.cancelled());
+    let mut conversation = Conversation::new(stream, dialect, context, (access, to_come));
     let Err(end) = conversation.run(draining.as_mut()).await;
     conversation.close(end, draining).await;
 }
 
-/// Ends a connection beyond the limit of connections with the overload error of its dialect. The peer made no error, so
+/// Ends a connection with the error of its dialect for this reason, before anything is read. The peer made no error, so
 /// none is counted.
-pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D)
+pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D, reason: ErrorReason)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let mut output = vec![];
-    dialect.give_up(Some(ErrorReason::Overload), &[], &mut output);
+    dialect.give_up(Some(reason), &[], &mut output);
     write_last(&mut stream, &output).await;
 }
 
@@ -71,8 +80,10 @@ struct Conversation<'c, S, D> {
     stream: S,
     dialect: D,
     context: PeerContext<'c>,
-    /// Cancelled when the sidecar drains.
-    drain: &'c CancellationToken,
+    /// Who the peer is, and the token that is cancelled when the sidecar drains or a reload cuts the connection.
+    access: &'c ConnectionAccess,
+    /// `None`: the peer is known.
+    to_come: Option<PeerToCome>,
     buffers: Buffers,
     /// How long the peer may be silent.
     patience: Patience,
@@ -105,11 +116,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    fn new(stream: S, dialect: D, context: PeerContext<'c>, drain: &'c CancellationToken) -> Self {
+    fn new(
+        stream: S,
+        dialect: D,
+        context: PeerContext<'c>,
+        (access, to_come): (&'c ConnectionAccess, Option<PeerToCome>),
+    ) -> Self {
         let patience = dialect.patience(false);
         let silent_since = Instant::now();
         let buffers = Buffers::new();
-        Self { stream, dialect, context, drain, buffers, patience, silent_since, finished: false, reads: 0 }
+        Self { stream, dialect, context, access, to_come, buffers, patience, silent_since, finished: false, reads: 0 }
     }
 
     async fn run(
@@ -136,6 +152,14 @@ where
             let are_large = self.buffers.are_large();
             let read = self.buffers.input.read(&mut self.stream);
             let read = match self.patience {
+                Patience::Endless | Patience::Frame if self.to_come.is_some() => {
+                    let until = self.to_come.as_ref().map_or(self.silent_since, |to_come| to_come.until);
+                    tokio::select! {
+                        biased;
+                        read = timeout_at(until, read) => read.map_err(|_| ConversationEnd::ReadTimedOut)?,
+                        () = draining.as_mut() => return Err(ConversationEnd::Drained),
+                    }
+                }
                 Patience::Endless => {
                     // Bytes first: between two questions a draining sidecar still reads what has arrived.
                     tokio::select! {
@@ -165,11 +189,15 @@ where
         let read_at = self.is_next_read_timed().then(Instant::now);
         let mut timed = read_at;
         loop {
+            let grant = self.access.grant();
+            let context = PeerContext { grant: &grant, awaits_token: self.to_come.is_some(), ..self.context };
             let Buffers { input, output, turn: buffers } = &mut self.buffers;
-            let turn = Turn::new(&mut self.dialect, output, self.context, Admission::Admit);
+            let turn = Turn::new(&mut self.dialect, output, context, Admission::Admit);
             let turn = turn.answer_all(&mut input.bytes, buffers, timed.take());
-            self.send(turn.pending).await?;
+            self.identify(&turn).await;
+            self.send(turn.pending, &context).await?;
             if let Some(watch) = turn.watch {
+                self.access.watches();
                 return Err(ConversationEnd::Watch(watch));
             }
             // Only here: after its last answer a peer has a fixed time to close, which further input does not extend.
@@ -185,22 +213,38 @@ where
                     self.context.metrics.request_took(read_at.elapsed().as_secs_f64());
                 }
                 // A draining sidecar waits for the rest of a question whose first bytes are there, and for no other.
-                let drained =
-                    turn.progress && !self.finished && self.context.sidecar.is_draining() && self.drain.is_cancelled();
+                let ends = self.context.sidecar.is_draining() || self.access.is_cut();
+                let drained = turn.progress && !self.finished && ends && self.access.stop.is_cancelled();
                 return if drained { Err(ConversationEnd::Drained) } else { Ok(()) };
             }
             tokio::task::yield_now().await;
         }
     }
 
+    /// Takes up who the peer is by the token that it presented in this turn, or holds the answer to a wrong one.
+    async fn identify(&mut self, turn: &TurnResult) {
+        let sidecar = self.context.sidecar;
+        if turn.has_wrong_token {
+            self.context.grant.counts().refused(PeerRefusal::Token);
+            let uptime_ms = sidecar.clock.now().uptime_ms;
+            sleep(sidecar.wrong_tokens.delay(self.context.peer.quota_key(), uptime_ms)).await;
+        }
+        if self.to_come.is_some()
+            && let Some(owner) = self.dialect.authenticated_as()
+        {
+            self.access.authenticated_as(owner, &sidecar.access.now());
+            self.to_come = None;
+        }
+    }
+
     /// Writes the answers of one turn. The answers before the first that waits for the disk, or that has an end
     /// (`until`), do not wait with it.
-    async fn send(&mut self, pending: Vec<PendingAnswer>) -> Result<(), ConversationEnd> {
+    async fn send(&mut self, pending: Vec<PendingAnswer>, context: &PeerContext<'_>) -> Result<(), ConversationEnd> {
         if let Some(first) = pending.first() {
             let start = first.range.start;
             write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
-            let note = |answer: &PendingAnswer, reason| answer.note(&self.context, reason);
-            let gate = &self.context.sidecar.gate;
+            let note = |answer: &PendingAnswer, reason| answer.note(context, reason);
+            let gate = &context.sidecar.gate;
             self.buffers.output =
                 pending_answers::await_commits(pending, &self.buffers.output, start, gate, note).await;
         }
@@ -264,7 +308,11 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<()
     if bytes.is_empty() {
         return Ok(());
     }
-    let mut writing = pin!(stream.write_all(bytes));
+    // TLS keeps what the socket did not take until it is flushed; elsewhere a flush does nothing.
+    let mut writing = pin!(async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    });
     // Nearly always the socket has room: then the timeout need not be set, which would read the clock.
     let written = match futures_util::poll!(writing.as_mut()) {
         Poll::Ready(written) => written,

@@ -18,6 +18,7 @@ use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
 use crate::peer::record::{PeerFault, PeerRecord};
 use crate::sidecar::Sidecar;
+use crate::sidecar::access::Grant;
 use crate::telephony::{Moment, Token, UnixMillis};
 
 /// Characters of unknown dialed digits in a line: enough to recognize a code, too few for a phone number that a caller
@@ -48,16 +49,30 @@ pub(super) struct PeerContext<'a> {
     pub(super) name: &'a str,
     /// What the peer asks, for operators.
     pub(super) record: &'a PeerRecord,
+    /// What the peer may do, in this turn.
+    pub(super) grant: &'a Grant,
+    /// The peer must still present a token.
+    pub(super) awaits_token: bool,
 }
 
 impl<'c> PeerContext<'c> {
+    /// Whether the peer may ask this question.
+    pub(super) fn may_ask(&self, event: &Event<'_>) -> bool {
+        self.grant.may_ask(event, || self.sidecar.gate.policy())
+    }
+
+    fn count(&self, label: ActionLabel, reason: Reason) {
+        self.sidecar.metrics.decided(self.metrics.label(), label, reason);
+        self.grant.counts().decided(reason);
+    }
+
     /// Counts and logs an outcome whose answer is sent at once.
     pub(super) fn note_outcome(&self, event: &Event<'_>, outcome: &Outcome<'_>) {
         let answer = match outcome {
             Outcome::Decided(answer) => answer,
             Outcome::Faulty(error) => return self.note_error(*error, || ReadableRequest::of(event)),
         };
-        self.sidecar.metrics.decided(self.metrics.label(), answer.label, answer.reason);
+        self.count(answer.label, answer.reason);
         // The line is built only if it is written: in a flood of denials the quota leaves out nearly all.
         let is_important = is_important(answer.reason, is_change(event, answer));
         if self.is_line_admitted(is_important) {
@@ -69,7 +84,7 @@ impl<'c> PeerContext<'c> {
     pub(super) fn count_outcome(&self, outcome: &Outcome<'_>) {
         match outcome {
             Outcome::Decided(answer) => {
-                self.sidecar.metrics.decided(self.metrics.label(), answer.label, answer.reason);
+                self.count(answer.label, answer.reason);
             }
             Outcome::Faulty(error) => self.note_error(*error, ReadableRequest::default),
         }
@@ -78,7 +93,7 @@ impl<'c> PeerContext<'c> {
     /// Counts and logs a pending answer, whose line in the log is `line`, with the reason that is sent. `has_change`:
     /// the answer confirms a change that can be undone. If it is too late, the audit record `undone` says so already.
     pub(super) fn note_final(&self, line: &DecisionLine, label: ActionLabel, reason: Reason, has_change: bool) {
-        self.sidecar.metrics.decided(self.metrics.label(), label, reason);
+        self.count(label, reason);
         if reason == Reason::Deny(DenyReason::TooLate) && !has_change {
             let DecisionLine { organization, actor, action, .. } = line;
             self.sidecar.gate.note_late_answer(organization, actor, action.as_deref(), &self.origin());

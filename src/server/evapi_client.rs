@@ -30,14 +30,18 @@ use crate::limits::{
 };
 use crate::links::evapi::EvapiLink;
 use crate::peer::Peer;
+use crate::peer::refusal::PeerRefusal;
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::PeerContext;
 use crate::server::pending_answers::{CommitResult, PendingAnswer, QueuedAnswer};
 use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::sidecar::Sidecar;
+use crate::sidecar::access::{AccessState, ConnectionAccess};
 
 /// Why a connection ended that Kamailio closed.
 const CLOSED: &str = "Kamailio closed the connection";
+/// Why a connection ended to a Kamailio that is no peer.
+const NOT_A_PEER: &str = "no entry of [[peers]] is this Kamailio";
 /// Why a connection ended that the sidecar closed to stop.
 const DRAINED: &str = "the sidecar stops";
 
@@ -100,12 +104,23 @@ async fn serve(mut stream: TcpStream, link: &EvapiLink, sidecar: &Sidecar, drain
     let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return DRAINED };
     let _open = metrics.count_connection();
     let name = peer.to_string();
-    let context = PeerContext { sidecar, metrics, peer, name: &name, record: &link.record };
+    let (listener, origin, state) = (Arc::from("evapi"), peer.origin(), sidecar.access.now());
+    let access = ConnectionAccess::new(&listener, origin, state.nobody(), false, drain.child_token());
+    access.refresh(&state);
+    if access.is_cut() {
+        state.nobody().counts().refused(PeerRefusal::UnknownPeer);
+        return NOT_A_PEER;
+    }
+    let grant = access.grant();
+    let record = &link.record;
+    let context = PeerContext { sidecar, metrics, peer, name: &name, record, grant: &grant, awaits_token: false };
     let (mut reader, mut writer) = stream.split();
     let now = Instant::now();
     let mut connection = EvapiConnection {
         dialect,
         context,
+        access: &access,
+        state,
         drain,
         input: BytesMut::with_capacity(READ_BUFFER_BYTES_MAX),
         outbox: Outbox::default(),
@@ -124,6 +139,10 @@ async fn serve(mut stream: TcpStream, link: &EvapiLink, sidecar: &Sidecar, drain
 struct EvapiConnection<'c> {
     dialect: Evapi,
     context: PeerContext<'c>,
+    /// Who this Kamailio is.
+    access: &'c ConnectionAccess,
+    /// The entries by which it was resolved last.
+    state: Arc<AccessState>,
     drain: &'c CancellationToken,
     input: BytesMut,
     outbox: Outbox,
@@ -137,9 +156,19 @@ struct EvapiConnection<'c> {
 impl EvapiConnection<'_> {
     /// Answers what was read, then waits until something can be read, written or released.
     async fn step(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> ControlFlow<&'static str> {
-        let TurnResult { progress, unfinished, after, pending, .. } = self.answer();
+        let now = self.context.sidecar.access.now();
+        if !Arc::ptr_eq(&now, &self.state) {
+            self.access.refresh(&now);
+            self.state = now;
+        }
+        let grant = self.access.grant();
+        let context = PeerContext { grant: &grant, ..self.context };
+        let TurnResult { progress, unfinished, after, pending, .. } = self.answer(context);
         for (reason, answer) in self.outbox.hold(pending, self.context.sidecar) {
-            answer.note(&self.context, reason);
+            answer.note(&context, reason);
+        }
+        if self.access.is_cut() {
+            return ControlFlow::Break(NOT_A_PEER);
         }
         let (reading, writing) = (!unfinished, self.outbox.sendable() > 0);
         if after == After::Finish {
@@ -163,10 +192,10 @@ impl EvapiConnection<'_> {
         ControlFlow::Continue(())
     }
 
-    fn answer(&mut self) -> TurnResult {
+    fn answer(&mut self, context: PeerContext<'_>) -> TurnResult {
         let is_busy = self.outbox.owed() > EVAPI_BUSY_BYTES;
         let admission = if is_busy { Admission::Refuse } else { Admission::Admit };
-        let turn = Turn::new(&mut self.dialect, &mut self.outbox.answers, self.context, admission);
+        let turn = Turn::new(&mut self.dialect, &mut self.outbox.answers, context, admission);
         turn.answer_all(&mut self.input, &mut self.buffers, Some(Instant::now()))
     }
 
@@ -177,7 +206,7 @@ impl EvapiConnection<'_> {
         reading: bool,
         writing: bool,
     ) -> ControlFlow<&'static str> {
-        let Self { dialect, context, drain, input, outbox, incomplete_since, unwritten_since, .. } = self;
+        let Self { dialect, context, access, drain, input, outbox, incomplete_since, unwritten_since, .. } = self;
         let read_deadline = (!input.is_empty()).then(|| *incomplete_since + FRAME_TIMEOUT);
         let write_deadline = writing.then(|| *unwritten_since + WRITE_TIMEOUT);
         input.reserve(READ_BUFFER_BYTES_MAX / 4);
@@ -203,7 +232,8 @@ impl EvapiConnection<'_> {
             },
             settled = Outbox::wait_for_first(&outbox.uncommitted) => {
                 if let Some((reason, answer)) = outbox.release(settled, &context.sidecar.gate) {
-                    answer.note(context, reason);
+                    let grant = access.grant();
+                    answer.note(&PeerContext { grant: &grant, ..*context }, reason);
                 }
             }
             () = reached(read_deadline), if reading => {

@@ -9,7 +9,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::process::{FREEPBX_FASTAGI_PORT, ListenSettings};
+use crate::access::{ListenerTerms, Reach, Speaks};
+use crate::config::listen::exposed;
+use crate::config::process::{FREEPBX_FASTAGI_PORT, ProcessSettings};
 use crate::dialect::DialectLabel;
 use crate::limits::{KEEPALIVE_IDLE, LISTEN_BACKLOG};
 use crate::server::socket_activation::{PassedSockets, UnmatchedSocketError};
@@ -24,8 +26,8 @@ pub(crate) enum ListenError {
     /// A TCP address is taken, or this machine has no such address.
     #[error("`{name} = \"{address}\"` cannot be listened on: {source}{}", likely_culprit(name, *address, source))]
     Address {
-        /// The key under `[listen]`.
-        name: &'static str,
+        /// The key under `[listen]`, or the name in `[[listen.more]]`.
+        name: String,
         /// The address of the configuration.
         address: SocketAddr,
         /// The error of the system.
@@ -34,14 +36,13 @@ pub(crate) enum ListenError {
     /// systemd passes a socket that matches no key.
     #[error(transparent)]
     Unmatched(#[from] UnmatchedSocketError),
-    /// systemd passes an `admin` socket that other machines can reach, and there is no token.
-    #[error(
-        "systemd passes a socket for `admin` at {address}, which other machines can reach\n  help: name a file with a secret in \
-         `admin_token_file`, or listen on 127.0.0.1"
-    )]
+    /// systemd passes a socket that other machines can reach, and no entry guards it.
+    #[error("systemd passes a socket: {message}\n  help: {help}")]
     Exposed {
-        /// The address that the socket listens on.
-        address: SocketAddr,
+        /// What is wrong.
+        message: String,
+        /// What to change.
+        help: String,
     },
     /// A Unix socket cannot be opened.
     #[error("`{name}`: the socket {} cannot be listened on: {source}", path.display())]
@@ -74,11 +75,19 @@ pub(super) struct OpenListener<L> {
     pub(super) bound: BoundListener,
 }
 
+/// What a TCP listener is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TcpPurpose {
+    pub(super) speaks: Speaks,
+    pub(super) has_tls: bool,
+    pub(super) has_proxy: bool,
+}
+
 /// Every open socket; nothing accepts yet.
 pub(crate) struct Listeners {
-    pub(super) dialects: Vec<(DialectLabel, OpenListener<TcpListener>)>,
+    /// In the order in which the start announces them: line, the other dialects, admin.
+    pub(super) tcp: Vec<(TcpPurpose, OpenListener<TcpListener>)>,
     pub(super) line_unix: Option<OpenListener<UnixListener>>,
-    pub(super) admin: Option<OpenListener<TcpListener>>,
     pub(super) admin_unix: Option<OpenListener<UnixListener>>,
 }
 
@@ -89,21 +98,28 @@ impl Listeners {
     ///
     /// When an address or a path is taken or may not be used, or when a passed socket matches no key. No socket file of
     /// ours is left then.
-    pub(crate) fn bind(listen: &ListenSettings, mut passed: PassedSockets) -> Result<Self, ListenError> {
-        let mut dialects = vec![];
-        for &(label, name, address) in &listen.dialects {
-            dialects.extend(open_tcp(name, address, &mut passed)?.map(|listener| (label, listener)));
+    pub(crate) fn bind(settings: &ProcessSettings, mut passed: PassedSockets) -> Result<Self, ListenError> {
+        let (listen, mut tcp) = (&settings.listen, vec![]);
+        for terms in &settings.access.listeners {
+            let Reach::Tcp(address) = terms.reach else { continue };
+            let Some(listener) = open_tcp(&terms.name, address, &mut passed)? else { continue };
+            if let ListenAddress::Tcp(address) = listener.bound.address
+                && let Some(exposure) = settings.access.exposure(&terms.name, address)
+            {
+                let (message, help) = exposed(&terms.name, address, &exposure);
+                return Err(ListenError::Exposed { message, help });
+            }
+            let ListenerTerms { speaks, has_tls, has_proxy, .. } = *terms;
+            tcp.push((TcpPurpose { speaks, has_tls, has_proxy }, listener));
         }
-        let admin = open_tcp("admin", listen.admin, &mut passed)?;
-        if let Some(OpenListener { bound: BoundListener { address: ListenAddress::Tcp(address), .. }, .. }) = &admin
-            && !address.ip().is_loopback()
-            && listen.admin_token.is_none()
-        {
-            return Err(ListenError::Exposed { address: *address });
-        }
+        let order = |(purpose, _): &(TcpPurpose, _)| match purpose.speaks {
+            Speaks::Dialect(label) => (0, label as usize),
+            Speaks::Admin => (1, 0),
+        };
+        tcp.sort_by_key(order);
         let line_unix = open_unix("line_unix", listen.line_unix.as_deref(), &mut passed)?;
         let admin_unix = open_unix("admin_unix", listen.admin_unix.as_deref(), &mut passed);
-        let mut listeners = Self { dialects, line_unix, admin, admin_unix: None };
+        let mut listeners = Self { tcp, line_unix, admin_unix: None };
         let finished = admin_unix.and_then(|listener| {
             listeners.admin_unix = listener;
             Ok(passed.finish()?)
@@ -118,14 +134,15 @@ impl Listeners {
 
     /// All of them, in the order in which the start announces them: line, the other dialects, admin.
     pub(crate) fn bound(&self) -> Vec<BoundListener> {
-        let is_line = |label: DialectLabel| label == DialectLabel::Line;
-        let dialects = |line: bool| {
-            self.dialects.iter().filter(move |(label, _)| is_line(*label) == line).map(|(_, listener)| &listener.bound)
+        let is_line = |speaks: Speaks| speaks == Speaks::Dialect(DialectLabel::Line);
+        let tcp = |is_wanted: fn(Speaks) -> bool| {
+            let wanted = self.tcp.iter().filter(move |(purpose, _)| is_wanted(purpose.speaks));
+            wanted.map(|(_, listener)| &listener.bound)
         };
-        dialects(true)
-            .chain(self.line_unix.iter().map(|listener| &listener.bound))
-            .chain(dialects(false))
-            .chain(self.admin.iter().map(|listener| &listener.bound))
+        let line = self.tcp.iter().filter(move |(purpose, _)| is_line(purpose.speaks)).map(|(_, open)| &open.bound);
+        line.chain(self.line_unix.iter().map(|listener| &listener.bound))
+            .chain(tcp(|speaks| !matches!(speaks, Speaks::Admin | Speaks::Dialect(DialectLabel::Line))))
+            .chain(tcp(|speaks| speaks == Speaks::Admin))
             .chain(self.admin_unix.iter().map(|listener| &listener.bound))
             .cloned()
             .collect()
@@ -134,12 +151,12 @@ impl Listeners {
 
 /// The TCP listener of a key: the socket that systemd passed for it, or a socket of our own.
 fn open_tcp(
-    name: &'static str,
+    name: &str,
     address: Option<SocketAddr>,
     passed: &mut PassedSockets,
 ) -> Result<Option<OpenListener<TcpListener>>, ListenError> {
     let Some(address) = address else { return Ok(None) };
-    let failed = |source| ListenError::Address { name, address, source };
+    let failed = |source| ListenError::Address { name: name.to_owned(), address, source };
     let from_systemd = passed.tcp(name, address);
     let is_passed = from_systemd.is_some();
     let listener = from_systemd.map_or_else(|| bind_tcp(address), TcpListener::from_std).map_err(failed)?;
@@ -149,7 +166,7 @@ fn open_tcp(
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)).ok();
     // The address as bound: port 0 has become a real port.
     let address = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
-    Ok(Some(OpenListener { socket: listener, bound: BoundListener { name, address, is_passed } }))
+    Ok(Some(OpenListener { socket: listener, bound: BoundListener { name: name.into(), address, is_passed } }))
 }
 
 /// The Unix listener of a key: the socket that systemd passed for it, or a socket of our own.
@@ -165,7 +182,10 @@ fn open_unix(
         None => (bind_unix(path), path.to_owned(), false),
     };
     let socket = listener.map_err(failed)?;
-    Ok(Some(OpenListener { socket, bound: BoundListener { name, address: ListenAddress::Unix(path), is_passed } }))
+    Ok(Some(OpenListener {
+        socket,
+        bound: BoundListener { name: name.into(), address: ListenAddress::Unix(path), is_passed },
+    }))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -1,16 +1,18 @@
 //! Connections with PBXs: listeners, questions in, answers out.
 //!
 //! In reading order: `listen` opens the sockets (`socket_activation`: those that systemd passes) and `accept` lets
-//! peers in. `conversation` is the loop of one connection; its step that answers is `turn`, which reads questions ahead
-//! (`prefetch`) and holds back answers that wait for the disk (`pending_answers`). `watch` serves a peer that
-//! subscribed to the change feed. `evapi_client` connects to Kamailio instead of waiting for it. `decision_log` writes
-//! decisions to the log; `self_test` proves twice a second that questions are decided.
+//! peers in, after the PROXY line and the TLS of `handshake`. `conversation` is the loop of one connection; its step
+//! that answers is `turn`, which reads questions ahead (`prefetch`) and holds back answers that wait for the disk
+//! (`pending_answers`). `watch` serves a peer that subscribed to the change feed. `evapi_client` connects to Kamailio
+//! instead of waiting for it. `decision_log` writes decisions to the log; `self_test` proves twice a second that
+//! questions are decided.
 
 mod accept;
 mod buffers;
 mod conversation;
 mod decision_log;
 mod evapi_client;
+mod handshake;
 mod listen;
 mod pending_answers;
 mod prefetch;

@@ -9,11 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use crate::decision::{AllowReason, Answer, DenyReason, Outcome, Reason};
+use crate::decision::{AllowReason, Answer, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, Step};
 use crate::event::{Event, Intent};
 use crate::gate::{Awaited, Batch, BatchQuestion, QuestionOrigin, Untimely, check_until};
 use crate::limits::{ANSWER_BUFFER_BYTES_MAX, QUESTIONS_PER_TURN_MAX};
+use crate::peer::refusal::PeerRefusal;
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
 use crate::server::pending_answers::PendingAnswer;
@@ -50,6 +51,8 @@ pub(super) struct TurnResult {
     pub(super) pending: Vec<PendingAnswer>,
     /// The peer subscribed to the change feed and asks no more questions.
     pub(super) watch: Option<WatchSubscription>,
+    /// The peer presented a wrong token.
+    pub(super) has_wrong_token: bool,
 }
 
 /// A turn under way.
@@ -75,8 +78,14 @@ impl<'t, D: Dialect> Turn<'t, D> {
         let now = context.sidecar.clock.now();
         let origin = context.origin_at(now);
         let batch = context.sidecar.gate.batch();
-        let result =
-            TurnResult { progress: false, unfinished: false, after: After::Continue, pending: vec![], watch: None };
+        let result = TurnResult {
+            progress: false,
+            unfinished: false,
+            after: After::Continue,
+            pending: vec![],
+            watch: None,
+            has_wrong_token: false,
+        };
         Self { dialect, output, context, admission, now, origin, batch, result }
     }
 
@@ -112,6 +121,11 @@ impl<'t, D: Dialect> Turn<'t, D> {
             if self.result.watch.is_some() {
                 break;
             }
+            // What follows the token is asked by the peer that it proves: another turn.
+            if self.context.awaits_token && self.dialect.authenticated_as().is_some() {
+                self.result.unfinished = taken < input.len();
+                break;
+            }
             self.result.unfinished = steps >= QUESTIONS_PER_TURN_MAX;
             if self.output.len() > ANSWER_BUFFER_BYTES_MAX / 2 {
                 self.result.unfinished = true;
@@ -131,6 +145,10 @@ impl<'t, D: Dialect> Turn<'t, D> {
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
             match self.admission {
+                Admission::Admit if !self.context.may_ask(event) => {
+                    self.context.grant.counts().refused(PeerRefusal::Organization);
+                    self.deny(event, id, DenyReason::OrganizationNotYours);
+                }
                 Admission::Admit => match self.check_until(event) {
                     Ok(()) => self.answer(event, id, queues),
                     Err(untimely) => {
@@ -230,17 +248,19 @@ impl<'t, D: Dialect> Turn<'t, D> {
             Step::Done { consumed, fault, after } => {
                 self.result.after = after;
                 if let Some(error) = fault {
+                    let is_wrong = error.reason == ErrorReason::Unauthenticated && after == After::Finish;
+                    self.result.has_wrong_token |= is_wrong;
                     let request = unread.get(..consumed).unwrap_or(unread);
                     self.context.note_error(error, || self.dialect.readable(request));
                 }
                 consumed
             }
             Step::Watch { consumed, organization, from, id } => {
-                match WatchSubscription::begin(self.context.sidecar, organization, from, id) {
+                match WatchSubscription::begin(&self.context, organization, from, id) {
                     Ok(watch) => self.result.watch = Some(watch),
                     Err(outcome) => {
-                        if matches!(outcome, Outcome::Decided(_)) {
-                            self.context.sidecar.gate.note_watch_denied(organization, &self.origin);
+                        if let Outcome::Decided(Answer { reason: Reason::Deny(reason), .. }) = outcome {
+                            self.context.sidecar.gate.note_watch_denied(organization, &self.origin, reason);
                         }
                         self.context.count_outcome(&outcome);
                         self.result.after = self.dialect.answer(id, &outcome, self.output);

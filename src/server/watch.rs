@@ -11,13 +11,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::WaitForCancellationFuture;
 
+use crate::access::Right;
 use crate::decision::{Answer, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::{ChangeWords, Dialect};
 use crate::event::Key;
 use crate::gate::change_feed::Change;
 use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_CHANGES_PER_WRITE_MAX, WRITE_TIMEOUT};
+use crate::peer::refusal::PeerRefusal;
 use crate::server::decision_log::PeerContext;
-use crate::sidecar::Sidecar;
 use crate::telephony::{SupervisionMode, Token};
 
 /// Bytes of a watcher's input that are read at once; all of it is discarded.
@@ -38,17 +39,23 @@ impl WatchSubscription {
     ///
     /// # Errors
     ///
-    /// The outcome for the peer: a denial with `unknown_organization`, or the error `revision_gone` if the change feed
-    /// no longer holds the changes after `from`.
+    /// The outcome for the peer: a denial with `organization_not_yours` or `unknown_organization`, or the error
+    /// `revision_gone` if the change feed no longer holds the changes after `from`.
     pub(super) fn begin(
-        sidecar: &Sidecar,
+        context: &PeerContext<'_>,
         organization: Token<'_>,
         from: Option<u64>,
         id: &[u8],
     ) -> Result<Self, Outcome<'static>> {
-        let Some(change_feed) = sidecar.gate.change_feed(organization.as_str()) else {
-            let revision = sidecar.gate.policy().revision;
-            return Err(Outcome::Decided(Answer::denied(DenyReason::UnknownOrganization, revision)));
+        let gate = &context.sidecar.gate;
+        let denied = |reason| Err(Outcome::Decided(Answer::denied(reason, gate.policy().revision)));
+        let PeerContext { grant, .. } = context;
+        if !grant.has(Right::Watch) || !grant.speaks_for(organization.as_str()) {
+            grant.counts().refused(PeerRefusal::Organization);
+            return denied(DenyReason::OrganizationNotYours);
+        }
+        let Some(change_feed) = gate.change_feed(organization.as_str()) else {
+            return denied(DenyReason::UnknownOrganization);
         };
         let sent = from.unwrap_or_else(|| change_feed.last());
         if change_feed.after(sent, 0).is_err() {
@@ -81,7 +88,7 @@ pub(super) async fn send_changes<S, D>(
             // The change feed no longer has the next change: the peer must connect again and list all sessions.
             context.sidecar.metrics.watcher_cut_off();
             dialect.answer(&watch.id, &Outcome::Faulty(WireError::new(ErrorReason::RevisionGone)), &mut output);
-            timeout(WRITE_TIMEOUT, stream.write_all(&output)).await.ok();
+            timeout(WRITE_TIMEOUT, write(stream, &output)).await.ok();
             return;
         };
         for numbered in &changes {
@@ -91,7 +98,7 @@ pub(super) async fn send_changes<S, D>(
             watch.sent = numbered.revision;
         }
         if !output.is_empty() {
-            match timeout(WRITE_TIMEOUT, stream.write_all(&output)).await {
+            match timeout(WRITE_TIMEOUT, write(stream, &output)).await {
                 Ok(Ok(())) => output.clear(),
                 Ok(Err(_)) => return,
                 Err(_) => {
@@ -112,6 +119,12 @@ pub(super) async fn send_changes<S, D>(
             }
         }
     }
+}
+
+/// Writes all bytes. TLS keeps what the socket did not take until it is flushed.
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 fn words(change: &Change) -> ChangeWords<'_> {

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// An open listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundListener {
-    /// The key under `[listen]`.
-    pub name: &'static str,
+    /// The key under `[listen]`, or the name in `[[listen.more]]`.
+    pub name: Arc<str>,
     /// The address as bound: port 0 of the configuration is a real port here.
     pub address: ListenAddress,
     /// systemd opened the socket and keeps it when the process ends.

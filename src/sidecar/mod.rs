@@ -2,15 +2,16 @@
 //!
 //! `server` answers peers with it, `api` shows it to operators, `lifecycle` creates it and changes it at a reload.
 
+pub(crate) mod access;
 mod bound;
 mod clock;
 mod health;
 mod peers;
+mod wrong_tokens;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwapOption;
 use serde::Serialize;
 
 pub use bound::{BoundListener, ListenAddress};
@@ -20,10 +21,13 @@ pub(crate) use health::{Health, OpenListenerGuard};
 pub(crate) use peers::FaultRow;
 pub(crate) use peers::{PeerRow, PeerTable};
 
+use access::Access;
+use wrong_tokens::WrongTokens;
+
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::PolicyFiles;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret, StoreKind};
+use crate::config::process::{ProcessSettings, StoreKind};
 use crate::gate::Gate;
 use crate::links::Links;
 use crate::links::gate_beliefs::LinkHost;
@@ -55,8 +59,9 @@ pub struct Sidecar {
     last_reload: Mutex<ReloadStatus>,
     /// The files of the policy in force.
     files: Mutex<PolicyFiles>,
-    line_token: ArcSwapOption<Secret>,
-    admin_token: ArcSwapOption<Secret>,
+    /// Who may ask what.
+    pub(crate) access: Access,
+    pub(crate) wrong_tokens: WrongTokens,
 }
 
 /// The result of the last load of the configuration.
@@ -86,7 +91,7 @@ impl Sidecar {
             settings.state.store == StoreKind::Disk,
             settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
         );
-        let links = Links::new(&settings, &metrics);
+        let (links, access) = (Links::new(&settings, &metrics), Access::new(&settings));
         gate.set_links(links.names());
         Self {
             gate: Arc::new(gate),
@@ -101,8 +106,8 @@ impl Sidecar {
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             files: Mutex::default(),
-            line_token: ArcSwapOption::empty(),
-            admin_token: ArcSwapOption::empty(),
+            access,
+            wrong_tokens: WrongTokens::default(),
         }
     }
 
@@ -145,14 +150,10 @@ impl Sidecar {
         files.have_changed()
     }
 
-    /// Sets the token that new line connections must present. Connections that presented an earlier one stay open.
-    pub fn set_line_token(&self, token: Option<Secret>) {
-        self.line_token.store(token.map(Arc::new));
-    }
-
-    /// The token that a line connection must present; `None`: none is needed.
-    pub(crate) fn line_token(&self) -> Option<Arc<[u8]>> {
-        self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
+    /// Puts who may ask and the TLS of the listeners in force, for open connections too.
+    pub fn set_access(&self, loaded: &ProcessSettings) {
+        let state = self.access.publish(loaded);
+        self.peers.refresh(&state);
     }
 
     /// Whether the audit log can be written, or is off.
@@ -166,16 +167,6 @@ impl Sidecar {
     #[must_use]
     pub fn clock_jump_seconds(&self) -> Option<i64> {
         self.gate.audit().and_then(AuditBuffer::clock_jump_seconds)
-    }
-
-    /// Sets the token of the admin listener.
-    pub fn set_admin_token(&self, token: Option<Secret>) {
-        self.admin_token.store(token.map(Arc::new));
-    }
-
-    /// The token that a request over TCP must present to change something; `None`: no such request is admitted.
-    pub(crate) fn admin_token(&self) -> Option<Arc<Secret>> {
-        self.admin_token.load_full()
     }
 
     /// Makes `/readyz` fail from now on: the sidecar is about to stop.

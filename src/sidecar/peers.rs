@@ -15,6 +15,7 @@ use crate::links::status::LinkTimes;
 use crate::peer::record::{PeerFault, PeerRecord};
 use crate::peer::{Peer, QuotaKey};
 use crate::sidecar::Sidecar;
+use crate::sidecar::access::{AccessState, ConnectionAccess};
 use crate::telephony::UnixMillis;
 
 /// The machine, or the user of this machine, that connects in one dialect.
@@ -42,6 +43,7 @@ struct OpenConnection {
     peer: Peer,
     since: UnixMillis,
     record: Arc<PeerRecord>,
+    access: Arc<ConnectionAccess>,
 }
 
 /// The connections of one machine that have ended, together.
@@ -54,6 +56,8 @@ struct ClosedConnections {
     ended: UnixMillis,
     questions: u64,
     fault: Option<PeerFault>,
+    /// The entry of `[[peers]]` that the last one was, and its listener.
+    last: (Arc<str>, Arc<str>),
 }
 
 /// The connections of one peer in one dialect.
@@ -83,6 +87,10 @@ pub(crate) struct FaultRow {
 pub(crate) struct PeerRow {
     /// The dialect; of links `ami`, `esl` or `evapi`.
     pub(crate) dialect: String,
+    /// The entry of `[[peers]]`, or `anybody`; of connections that have ended that of the last one. `None`: a link.
+    pub(crate) name: Option<String>,
+    /// The listener; of connections that have ended that of the last one. `None`: a link.
+    pub(crate) listener: Option<String>,
     /// The address, or the process of this machine; of links the name and the address.
     pub(crate) peer: String,
     /// `open` or `closed`; of links `up` or `down`.
@@ -112,14 +120,29 @@ impl From<PeerFault> for FaultRow {
 }
 
 impl PeerTable {
-    fn connected(&self, dialect: DialectLabel, peer: Peer, now: UnixMillis) -> (u64, Arc<PeerRecord>) {
+    fn connected(
+        &self,
+        dialect: DialectLabel,
+        peer: Peer,
+        access: &Arc<ConnectionAccess>,
+        now: UnixMillis,
+    ) -> (u64, Arc<PeerRecord>) {
         let record = Arc::new(PeerRecord::default());
         let mut state = self.locked();
         let number = state.next;
         state.next += 1;
         *state.held.entry((dialect, peer.quota_key())).or_default() += 1;
-        state.open.insert(number, OpenConnection { dialect, peer, since: now, record: Arc::clone(&record) });
+        let (access, shared) = (Arc::clone(access), Arc::clone(&record));
+        state.open.insert(number, OpenConnection { dialect, peer, since: now, record: shared, access });
         (number, record)
+    }
+
+    /// Resolves every open connection again.
+    pub(super) fn refresh(&self, access: &AccessState) {
+        let open: Vec<_> = self.locked().open.values().map(|open| Arc::clone(&open.access)).collect();
+        for connection in open {
+            connection.refresh(access);
+        }
     }
 
     /// The peers with the most connections, at most `count`, the greatest first.
@@ -162,7 +185,7 @@ impl PeerTable {
 
     fn ended(&self, number: u64, now: UnixMillis) {
         let mut state = self.locked();
-        let Some(OpenConnection { dialect, peer, since, record }) = state.open.remove(&number) else { return };
+        let Some(OpenConnection { dialect, peer, since, record, access }) = state.open.remove(&number) else { return };
         let key = (dialect, peer.quota_key());
         if let Some(connections) = state.held.get_mut(&key) {
             *connections -= 1;
@@ -174,19 +197,24 @@ impl PeerTable {
             let oldest = state.closed.iter().min_by_key(|(_, closed)| closed.ended).map(|(key, _)| *key);
             oldest.and_then(|key| state.closed.remove(&key));
         }
-        let new = ClosedConnections { connections: 0, since, ended: now, questions: 0, fault: None };
+        let last = (Arc::clone(&access.grant().name), Arc::clone(access.listener()));
+        let new =
+            ClosedConnections { connections: 0, since, ended: now, questions: 0, fault: None, last: last.clone() };
         let closed = state.closed.entry(key).or_insert(new);
         closed.connections += 1;
         closed.since = closed.since.min(since);
         closed.ended = now;
+        closed.last = last;
         closed.questions += record.questions();
         closed.fault = record.fault().or_else(|| closed.fault.take());
     }
 }
 
-fn open_row(OpenConnection { dialect, peer, since, record }: &OpenConnection) -> PeerRow {
+fn open_row(OpenConnection { dialect, peer, since, record, access }: &OpenConnection) -> PeerRow {
     PeerRow {
         dialect: dialect.name().to_owned(),
+        name: Some((*access.grant().name).to_owned()),
+        listener: Some((**access.listener()).to_owned()),
         peer: peer.to_string(),
         state: "open".to_owned(),
         since_unix_seconds: Some(since.second().0),
@@ -197,8 +225,11 @@ fn open_row(OpenConnection { dialect, peer, since, record }: &OpenConnection) ->
 }
 
 fn closed_row(((dialect, key), closed): (MachineKey, ClosedConnections)) -> PeerRow {
+    let (name, listener) = &closed.last;
     PeerRow {
         dialect: dialect.name().to_owned(),
+        name: Some((**name).to_owned()),
+        listener: Some((**listener).to_owned()),
         peer: key.to_string(),
         state: "closed".to_owned(),
         since_unix_seconds: Some(closed.since.second().0),
@@ -213,6 +244,8 @@ fn link_rows(links: &Links) -> Vec<PeerRow> {
     let row =
         |dialect: &str, (name, address): (&str, String), state: &LinkTimes, record: Option<&PeerRecord>| PeerRow {
             dialect: dialect.to_owned(),
+            name: None,
+            listener: None,
             peer: format!("{name} at {address}"),
             state: if state.is_up { "up" } else { "down" }.to_owned(),
             since_unix_seconds: state.since.map(|since| since.second().0),
@@ -246,8 +279,20 @@ fn last_link_fault(times: &LinkTimes, record: Option<&PeerRecord>) -> Option<Fau
 
 impl Sidecar {
     /// Lists a connection of this peer for as long as the returned value lives.
-    pub(crate) fn connected(&self, dialect: DialectLabel, peer: Peer) -> OpenPeerGuard<'_> {
-        let (number, record) = self.peers.connected(dialect, peer, self.clock.now().wall);
+    /// `state` are the entries by which it was resolved.
+    pub(crate) fn connected(
+        &self,
+        dialect: DialectLabel,
+        peer: Peer,
+        access: &Arc<ConnectionAccess>,
+        state: &Arc<AccessState>,
+    ) -> OpenPeerGuard<'_> {
+        let (number, record) = self.peers.connected(dialect, peer, access, self.clock.now().wall);
+        // A reload between the two did not see the connection yet.
+        let now = self.access.now();
+        if !Arc::ptr_eq(&now, state) {
+            access.refresh(&now);
+        }
         OpenPeerGuard { sidecar: self, number, record }
     }
 }
@@ -285,7 +330,8 @@ mod tests {
         let table = PeerTable::default();
         let fault = PeerFault::of(WireError::of(ErrorReason::Malformed, Key::Queue), UnixMillis(1_500));
         for (at, questions) in [(1_000, 1), (2_000, 3)] {
-            let (number, record) = table.connected(DialectLabel::FastAgi, peer(7), UnixMillis(at));
+            let (number, record) =
+                table.connected(DialectLabel::FastAgi, peer(7), &ConnectionAccess::of_nobody(), UnixMillis(at));
             assert_eq!(table.greatest(9).len(), 1);
             record.asked(questions);
             if at == 1_000 {
@@ -306,7 +352,7 @@ mod tests {
         let table = PeerTable::default();
         for number in 0..=u32::try_from(CLOSED_PEERS_MAX).unwrap() {
             let at = UnixMillis(u64::from(number));
-            let (connection, _) = table.connected(DialectLabel::Line, peer(number), at);
+            let (connection, _) = table.connected(DialectLabel::Line, peer(number), &ConnectionAccess::of_nobody(), at);
             table.ended(connection, at);
         }
         let state = table.locked();

@@ -11,6 +11,9 @@ const UNUSED: &[(&str, &str)] = &[
     ("queuewarden_ami_links_up", "`link_up`; gone in the next version"),
     ("queuewarden_ami_removals_total", "`link_actions_total` and `link_members`; gone in the next version"),
     ("queuewarden_evapi_links", "`link_up` has a series for each link"),
+    ("queuewarden_peer_connections", "a site chooses its peers itself; `connections` is shown"),
+    ("queuewarden_peer_decisions_total", "a site chooses its peers itself; `decisions_total` is shown"),
+    ("queuewarden_peer_refused_total", "a site chooses its peers itself; who was refused is in the log"),
     ("process_virtual_memory_bytes", "reserved address space means nothing; resident memory is shown"),
     ("process_virtual_memory_max_bytes", "the limit of the address space"),
 ];

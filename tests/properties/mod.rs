@@ -3,9 +3,10 @@
 //!
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
-//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `advice`, `bytes`,
+//! `naive_model` keeps the state in plain lists. The tests are in `access`, `differential`, `laws`, `advice`, `bytes`,
 //! `feature_codes`, `history`, `late_transfers`, `linked`, `members`, `shifts` and `stops`.
 
+mod access;
 mod advice;
 mod bytes;
 mod differential;

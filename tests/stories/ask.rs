@@ -198,12 +198,12 @@ fn a_reached_limit_is_explained() {
 #[test]
 fn ask_presents_the_token_of_the_configuration() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
-    folder.write("line.token", "a-secret\n");
+    folder.write("line.token", "a-secret-of-16-bytes\n");
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"line.token\"\n");
     let command = AskCommand::with(folder);
     let (code, output) = command.ask("1001", &["dial", "*13600"]);
     assert!(code == 0 && output.starts_with("allow assigned"), "{output}");
-    command.folder.write("line.token", "another\n");
+    command.folder.write("line.token", "another-of-16-bytes\n");
     let (code, output) = command.ask("1001", &["dial", "*13600"]);
     assert!(code == 1 && output.contains("help: ") && !output.contains("another"), "{output}");
     command.folder.replace("queuewarden.toml", "line_token_file = \"line.token\"\n", "");

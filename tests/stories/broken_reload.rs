@@ -38,7 +38,7 @@ fn a_reload_with_anything_in_place_of_a_file_changes_nothing() {
         FILE,
         &ORGANIZATION.replacen("model = \"goto\"\n", "model = \"goto\"\nusers_csv = \"../users.csv\"\n", 1),
     );
-    folder.write("line.token", "token\n");
+    folder.write("line.token", "a-token-of-16-bytes\n");
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nadmin_token_file = \"line.token\"\n");
     let sidecar = Sidecar::start(&folder);
     for file in [FILE, "queuewarden.toml", "models/goto.toml", "users.csv", "line.token"] {
@@ -71,7 +71,10 @@ fn a_reload_with_anything_in_place_of_a_file_changes_nothing() {
         });
         let (not_utf8, message) =
             (b"organization = \"\xff\xfe\"\n", if file == "users.csv" { "header" } else { "is not UTF-8" });
-        replaced("no UTF-8", message, &|| fs::write(&path, not_utf8).unwrap());
+        replaced("no UTF-8", message, &|| {
+            fs::write(&path, not_utf8).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        });
         // File modes do not restrict root.
         if !rustix::process::getuid().is_root() {
             replaced("no permission", "cannot be read", &|| {

@@ -138,7 +138,7 @@ fn every_command_has_json_and_is_tried() {
 /// The folder of a sidecar that cannot start: a listener has an address that this machine lacks.
 fn without_start() -> Folder {
     let folder = Folder::with("acme.toml", ORGANIZATION);
-    folder.write("queuewarden.toml", "[listen]\nline = \"192.0.2.1:1\"\nadmin_unix = \"admin.sock\"\n");
+    folder.write("queuewarden.toml", "[listen]\nline = \"192.0.2.1:1\"\nadmin_unix = \"admin.sock\"\n[[peers]]\nname = \"p\"\naddresses = [\"192.0.2.2\"]\n");
     folder
 }
 

@@ -556,12 +556,13 @@ fn a_client_that_closes_its_side_gets_every_answer() {
     assert_is(protocol_errors(&sidecar, "malformed"), 2, "unfinished lines");
 }
 
-/// Given a token file, when a client has not presented the token, then it can only ping.
+/// Given a token file, when a client has not presented the token, then it can only ping. DOOR E14: a wrong token ends
+/// the connection.
 #[test]
 fn with_a_token_nothing_is_decided_before_it_is_presented() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
-    folder.write("token", "s3cret.T0ken\n");
+    folder.write("token", "s3cret.T0ken-of-16\n");
     let sidecar = Sidecar::start(&folder);
     let login = "dial org=acme actor=1001 digits=*13600";
     let conversation = [
@@ -569,14 +570,11 @@ fn with_a_token_nothing_is_decided_before_it_is_presented() {
         (login, "error reason=unauthenticated"),
         ("may org=acme actor=1001 action=queue.login queue=600", "error reason=unauthenticated"),
         ("do nonsense", "error reason=unauthenticated"),
-        ("auth token=wrong", "error reason=unauthenticated"),
-        ("auth token=s3cret.T0ke", "error reason=unauthenticated"),
-        ("auth token=s3cret.T0kenn", "error reason=unauthenticated"),
-        ("auth token=S3CRET.T0KEN", "error reason=unauthenticated"),
+        ("auth token=", "error reason=malformed key=token"),
         (login, "error reason=unauthenticated"),
-        ("auth token=s3cret.T0ken", "allow reason=authenticated"),
+        ("auth token=s3cret.T0ken-of-16", "allow reason=authenticated"),
         (login, "allow action=queue.login queue=600 reason=assigned policy=1"),
-        ("auth token=s3cret.T0ken", "allow reason=authenticated"),
+        ("auth token=s3cret.T0ken-of-16", "allow reason=authenticated"),
         ("ping", "pong"),
     ];
     for (mut stream, login_answer) in both(&sidecar).into_iter().zip(["assigned", "already_logged_in"]) {
@@ -587,6 +585,11 @@ fn with_a_token_nothing_is_decided_before_it_is_presented() {
             stream.read_exact(&mut received).unwrap();
             assert_eq!(String::from_utf8(received).unwrap(), expected, "{question}");
         }
+    }
+    for wrong in ["s3cret.T0ken-of-1", "s3cret.T0ken-of-166", "S3CRET.T0KEN-OF-16"] {
+        let mut stream = connect(sidecar.address("line"));
+        write!(stream, "1 auth token={wrong}\n2 auth token=s3cret.T0ken-of-16\n3 {login}\n").unwrap();
+        assert_eq!(read_to_end(&mut stream), "1 error reason=unauthenticated\n", "{wrong}: one guess a connection");
     }
     // Every connection must present the token, except FastAGI connections, which cannot.
     assert_eq!(sidecar.ask(login), "error reason=unauthenticated");

@@ -184,7 +184,7 @@ fn peers_are_listed_with_their_questions_and_their_last_fault() {
             .any(|row| row["dialect"] == "line" && row["state"] == "closed" && row["questions"] == 3)
     });
     let table = command(&folder, "peers");
-    assert!(table.starts_with("dialect  peer"), "{table}");
+    assert!(table.starts_with("dialect  name"), "{table}");
     assert!(table.contains("unknown_key key=qeue actor=1001 channel=PJSIP/1001-00000000 at 20"), "{table}");
     assert!(table.ends_with("3 peers\n"), "{table}");
     assert_eq!(rows(&folder, "peers --limit 1").len(), 1);

@@ -231,7 +231,7 @@ fn a_thousand_signals_load_about_once_a_second() {
 fn a_change_that_needs_a_restart_is_reported() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
-    folder.write("token", "first\n");
+    folder.write("token", "first-of-16-bytes\n");
     let sidecar = Sidecar::start(&folder);
     assert_eq!(sidecar.status()["last_reload"]["restart_needed"], false);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 77\n[state]\n");
@@ -306,7 +306,7 @@ fn every_key_that_a_reload_does_not_apply_is_named() {
     };
     let folder = Folder::with("acme.toml", ORGANIZATION);
     for secret in ["secret", "token"] {
-        folder.write(secret, "s3cret\n");
+        folder.write(secret, "s3cret-of-16-bytes\n");
     }
     folder.write("agents.csv", "extension,name\n1001,PJSIP/alice\n");
     folder.write("queues.csv", "number,name\n600,support\n");
@@ -393,6 +393,34 @@ fn every_key_that_a_reload_does_not_apply_is_named() {
         tried.insert(key);
     }
     tried.extend(["secret_file", "ca_file", "organization"]);
+    let certificate = "tls_certificate_file = \"ca.pem\"\ntls_key_file = \"ca.key\"";
+    let peer = "[[peers]]\nname = \"p\"\naddresses = [\"127.0.0.1/32\"]\n";
+    folder.write("ca.key", &authority.signing_key.serialize_pem());
+    let guarded = file(&[("[listen]", certificate)]) + peer;
+    for key in ["line_tls", "kamailio_tls", "admin_tls"] {
+        let changed = guarded.replace(certificate, &format!("{certificate}\n{key} = \"127.0.0.1:2\""));
+        assert_eq!(keys_after(&guarded, &changed), [format!("[listen] {key}")]);
+        tried.insert(key);
+    }
+    let further = "[[listen.more]]\nname = \"tunnel\"\ndialect = \"line\"\naddress = \"127.0.0.1:7\"\n";
+    assert_eq!(keys_after(&guarded, &(guarded.clone() + further)), ["[[listen.more]]"]);
+    for (key, from, to) in [
+        ("name", "\"tunnel\"", "\"other\""),
+        ("dialect", "\"line\"", "\"fastagi\""),
+        ("address", ":7\"", ":8\""),
+        ("proxy", ":7\"", ":7\"\nproxy = true"),
+        ("tls", ":7\"", ":7\"\ntls = true"),
+    ] {
+        let changed = guarded.clone() + &further.replace(from, to);
+        assert_eq!(keys_after(&(guarded.clone() + further), &changed), [format!("[[listen.more]] {key}")]);
+        tried.insert(key);
+    }
+    // A reload applies certificates and peers.
+    tried.extend(["tls_certificate_file", "tls_key_file", "tls_ca_file", "tls_crl_file"]);
+    let stays = guarded.clone() + "listeners = [\"line\"]\nrights = [\"ask\"]\nshare_max_percent = 7\n";
+    assert_eq!(keys_after(&guarded, &stays), [""; 0]);
+    tried.extend(["listeners", "addresses", "users", "certificate", "token_files", "organizations", "rights"]);
+    tried.insert("share_max_percent");
     let documented = || TABLES.iter().filter(|table| table.kind == Kind::Process);
     tried.extend(documented().filter_map(|table| table.table.rsplit('.').next()));
     let names = documented().flat_map(|table| table.keys).flat_map(|key| key.names.split(' '));
@@ -406,14 +434,14 @@ fn every_key_that_a_reload_does_not_apply_is_named() {
 fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
-    folder.write("token", "first\n");
+    folder.write("token", "first-of-16-bytes\n");
     let sidecar = Sidecar::start(&folder);
-    assert_eq!(sidecar.ask("auth token=first"), "allow reason=authenticated");
-    folder.write("token", "second\n");
+    assert_eq!(sidecar.ask("auth token=first-of-16-bytes"), "allow reason=authenticated");
+    folder.write("token", "second-of-16-bytes\n");
     let last = sidecar.reload();
     assert_eq!(last["successful"], true, "{last}");
-    let is_new = sidecar.ask("auth token=second") == "allow reason=authenticated"
-        && sidecar.ask("auth token=first") == "error reason=unauthenticated";
+    let is_new = sidecar.ask("auth token=second-of-16-bytes") == "allow reason=authenticated"
+        && sidecar.ask("auth token=first-of-16-bytes") == "error reason=unauthenticated";
     assert!(
         is_new || last["restart_needed"] == true,
         "the old token is still valid, and no restart is reported: {last}"

@@ -145,7 +145,7 @@ fn start_after(sidecar: Sidecar, sockets: &Sockets, folder: &Folder) -> Sidecar 
 }
 
 /// A passed socket that matches no key is a startup error: clients would connect to it and never get an answer. A
-/// passed admin socket on all interfaces needs a token, as a configured address does.
+/// passed admin socket on all interfaces needs an entry, as a configured address does.
 #[test]
 fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -157,14 +157,14 @@ fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains(&address.to_string()) && output.contains(".socket"), "{output}");
     assert!(!folder.path().join("run/line.sock").exists(), "nothing is left behind");
-    // The configuration has no admin token.
+    // The configuration has no entry of [[peers]].
     let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
     let sockets = Sockets::new(vec![("admin", everywhere.into())]);
     let Err((status, output)) = Sidecar::try_start_as(sockets.command(&folder)) else {
-        panic!("the sidecar started without an admin token")
+        panic!("the sidecar started without an entry")
     };
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains("admin_token_file"), "{output}");
+    assert!(output.contains("[[peers]]"), "{output}");
     // A passed file that is not a socket is an error too.
     let file: OwnedFd = fs::File::open(folder.path().join("queuewarden.toml")).unwrap().into();
     let Err((status, output)) = Sidecar::try_start_as(Sockets::new(vec![("line", file)]).command(&folder)) else {

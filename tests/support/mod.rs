@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+pub mod certificates;
 pub mod kamailio_lab;
 pub mod misbehavior;
 pub mod model_asterisk;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -68,9 +70,14 @@ impl Folder {
         self.folder.path()
     }
 
-    /// Writes a file of the folder.
+    /// Writes a file of the folder. What is neither TOML nor CSV is a secret, which others may not read.
     pub fn write(&self, file: &str, text: &str) {
-        fs::write(self.path().join(file), text).unwrap();
+        let path = self.path().join(file);
+        if path.extension().is_some_and(|extension| extension == "toml" || extension == "csv") {
+            fs::write(&path, text).unwrap();
+        } else {
+            write_secret(&path, text);
+        }
     }
 
     pub fn read(&self, file: &str) -> String {
@@ -99,6 +106,12 @@ impl Folder {
         assert!(text.contains(from), "{from:?} is not in {file}");
         self.write(file, &text.replace(from, to));
     }
+}
+
+/// Writes a file that others may not read.
+pub fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// Runs the real program with these arguments to its end; returns its status and standard output.

@@ -164,6 +164,8 @@ fn document(table: &Table, line: &str) -> String {
         (Kind::Process, "[[connect.freeswitch_esl]]") => {
             "organization = \"probe\"\naddress = \"127.0.0.1:1\"\nsecret_file = \"probe.secret\"\n"
         }
+        (Kind::Process, "[[listen.more]]") => "name = \"n\"\ndialect = \"line\"\naddress = \"127.0.0.1:1\"\n",
+        (Kind::Process, "[[peers]]") => "name = \"p\"\naddresses = [\"127.0.0.1/32\"]\n",
         (Kind::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
         (Kind::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",
         (Kind::Organization, "[[groups]]") => "id = \"g\"\n",
@@ -203,7 +205,7 @@ fn load_document(kind: Kind, text: &str) -> Result<String, String> {
     for part in ["organizations", "models"] {
         fs::create_dir(folder.path().join(part)).unwrap();
     }
-    write("probe.secret", "secret\n");
+    crate::support::write_secret(&folder.path().join("probe.secret"), "secret\n");
     write(example(Kind::Process), "");
     write(example(Kind::Model), MODEL);
     write(example(Kind::Organization), ORGANIZATION);

@@ -417,9 +417,16 @@ fn the_files_that_the_pages_show_load_without_a_warning() {
                     fs::write(config.join(path), &block.text).unwrap();
                 }
                 None => {
-                    fs::write(config.join("queuewarden.toml"), &block.text).unwrap();
-                    fs::write(config.join("ami.secret"), "secret\n").unwrap();
-                    fs::write(config.join("esl.secret"), "secret\n").unwrap();
+                    // Not every machine has the user of a PBX.
+                    let text = block.text.replace("users = [\"asterisk\"]", "users = [\"root\"]");
+                    fs::write(config.join("queuewarden.toml"), text).unwrap();
+                    for secret in ["ami.secret", "esl.secret", "pbx-1.token", "pbx-1.next.token"] {
+                        crate::support::write_secret(&config.join(secret), &format!("secret-of-{secret}\n"));
+                    }
+                    let own = rcgen::generate_simple_self_signed(["sidecar.example".to_owned()]).unwrap();
+                    fs::write(config.join("sidecar.pem"), own.cert.pem()).unwrap();
+                    crate::support::write_secret(&config.join("sidecar.key"), &own.signing_key.serialize_pem());
+                    fs::write(config.join("peers-ca.pem"), authority()).unwrap();
                     fs::write(config.join("pbx-ca.pem"), authority()).unwrap();
                 }
             }

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["event"],
     &["decision"],
     &["policy", "dialect"],
+    &["access"],
     &["audit"],
     &["sessions", "config"],
     &["peer", "backoff"],

@@ -35,6 +35,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::NotSupervising => "Nothing: the supervision has already ended.",
         DenyReason::ObjectInUse => "Take the object out of use first.",
         DenyReason::OrganizationLoginsAtLimit => "Raise `logins_max`, or log a user out.",
+        DenyReason::OrganizationNotYours => {
+            "Correct the peer, or add the organization to the `organizations` of its entry in `[[peers]]`, and `ask` to its \
+             `rights`; `queuewarden peers` shows which entry the peer is."
+        }
         DenyReason::OutsideShift => {
             "Log in when the next shift begins, which `queuewarden explain` names, or change the `[[shifts]]` of the queue."
         }

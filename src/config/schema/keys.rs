@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::Kind;
+use super::listen_keys::{LISTEN, LISTEN_MORE, PEERS};
 use super::model_keys::{ACTIONS, GRANTS, MODEL, NEEDS_WITH, ROLES, SETTINGS, TARGETLESS};
 
 /// The text about one key, or about several keys that mean the same.
@@ -50,6 +51,8 @@ const fn table(kind: Kind, table: &'static str, keys: &'static [KeyText]) -> Tab
 pub const TABLES: &[TableText] = &[
     table(Kind::Process, "", PROCESS),
     table(Kind::Process, "listen", LISTEN),
+    table(Kind::Process, "listen.more", LISTEN_MORE),
+    table(Kind::Process, "peers", PEERS),
     table(Kind::Process, "state", STATE),
     table(Kind::Process, "audit", AUDIT),
     table(Kind::Process, "limits", PROCESS_LIMITS),
@@ -99,44 +102,12 @@ fn meaning(kind: Kind, path: &str, name: &str) -> Option<&'static str> {
 
 const PROCESS: &[KeyText] = &[
     key("listen", "none", "", "The listeners: where PBXs and operators connect."),
+    key("peers", "none", "at most 256", "Who may ask: the processes and machines that may connect."),
     key("state", "none", "", "Where login sessions are stored."),
     key("audit", "none", "", "How the audit log is written, rotated and removed."),
     key("limits", "none", "", "Bounds of the process."),
     key("metrics", "none", "", "Optional metrics."),
     key("connect", "none", "", "The servers that queuewarden connects to."),
-];
-
-const LISTEN: &[KeyText] = &[
-    key("line", "`\"127.0.0.1:4571\"`", "address:port, or `off`", "The line dialect over TCP."),
-    key("line_unix", "none", "a path", "The line dialect on a Unix socket."),
-    key(
-        "line_token_file",
-        "none",
-        "a path; 1 to 128 bytes, and a newline",
-        "A file with the secret that a peer of the line dialect must present with `auth` before its first question.",
-    ),
-    key("fastagi", "`\"127.0.0.1:4573\"`", "address:port, or `off`", "FastAGI, for Asterisk."),
-    key("freeswitch", "`\"off\"`", "address:port, or `off`", "The outbound socket of FreeSWITCH."),
-    key("kamailio", "`\"off\"`", "address:port, or `off`", "JSON-RPC in netstrings, for Kamailio."),
-    key(
-        "admin",
-        "`\"127.0.0.1:9471\"`",
-        "address:port, or `off`",
-        "Metrics, health and status over HTTP. An address other than loopback requires `admin_token_file`.",
-    ),
-    key("admin_unix", "none", "a path", "The admin listener on a Unix socket, where requests may also change state."),
-    key(
-        "admin_token_file",
-        "none",
-        "a path; 1 to 128 bytes, and a newline",
-        "A file with the secret that a request over TCP must present to change state.",
-    ),
-    key(
-        "admin_hosts",
-        "`[]`",
-        "names, at most 64",
-        "Host names that a request over TCP may use, in addition to IP addresses and `localhost`.",
-    ),
 ];
 
 const STATE: &[KeyText] = &[

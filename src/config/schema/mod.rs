@@ -5,6 +5,7 @@
 //! file that its schema admits may still not load: a schema does not check that the names in it exist.
 
 pub mod keys;
+mod listen_keys;
 mod model_keys;
 pub(super) mod trace;
 
