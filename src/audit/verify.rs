@@ -301,6 +301,8 @@ impl<'a> Verifier<'a> {
                 StoredHead::Absent => self.known.first_key_value().map(|(sequence, _)| {
                     in_folder("", format!("every line of `{}` is missing: it had line {sequence}", self.chain.name()))
                 }),
+                // The head file of a chain that has no line yet.
+                StoredHead::Line(ChainHead { sequence: 0, .. }) if self.known.is_empty() => None,
                 _ => Some(in_folder("", format!("every line of `{}` is missing: it was not empty", self.chain.name()))),
             };
         };

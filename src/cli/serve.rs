@@ -42,7 +42,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let json = options.json;
-    // What the sidecar writes is for its user only, whatever mask it inherits. Sockets get their permissions afterwards.
+    // What the sidecar writes is for its user only, whatever mask it inherits. Sockets get their permissions later.
     umask(Mode::RWXG | Mode::RWXO);
     // Before a second thread exists, because it changes the environment.
     let passed = match PassedSockets::from_environment() {

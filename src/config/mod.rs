@@ -5,8 +5,8 @@
 //!
 //! The modules in reading order: `reader` reads a TOML table key by key and `problem` says what is wrong in it;
 //! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `audit`, `listen`,
-//! `peers` and `secret`) are the files; `asterisk_ami` and `freeswitch_esl` are the links of `process`, with the keys of
-//! every link in `links`, `link_names` and `link_tls`; `schema` makes JSON Schemas out of these readers; `files` and
+//! `peers` and `secret`) are the files; `asterisk_ami` and `freeswitch_esl` are the links of `process`, with the keys
+//! of every link in `links`, `link_names` and `link_tls`; `schema` makes JSON Schemas out of these readers; `files` and
 //! `fingerprint` say which files a policy was made of.
 
 pub mod asterisk_ami;

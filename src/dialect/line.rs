@@ -11,9 +11,9 @@
 //!
 //! - A line has at most [`LINE_BYTES_MAX`] (1,024) bytes, its LF included. A CR before the LF is accepted.
 //! - Tokens are separated by exactly one space. A key occurs at most once. An unknown key is an error.
-//! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed. But
-//!   a first line that is no request (`malformed` or `unknown_verb` without a key), and a request line of HTTP at any
-//!   time, end the connection after the answer: the peer speaks another protocol.
+//! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed.
+//!   But a first line that is no request (`malformed` or `unknown_verb` without a key), and a request line of HTTP at
+//!   any time, end the connection after the answer: the peer speaks another protocol.
 //! - A reply repeats the id of its request. It is `-` when the id cannot be read.
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
 //!   it is unknown where the next line begins. A wrong token, and a line of the PROXY protocol, end it too.
@@ -350,7 +350,7 @@ fn split_id(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     if is_id { (id, Some(after_id)) } else { (NO_ID, None) }
 }
 
-/// Whether a line with this error is none of this dialect: a peer whose first line is such a one speaks another protocol.
+/// Whether a line with this error is none of this dialect: a peer that begins with such a line speaks another protocol.
 const fn is_no_request(error: WireError) -> bool {
     matches!(error.reason, ErrorReason::Malformed | ErrorReason::UnknownVerb) && error.key.is_none()
 }

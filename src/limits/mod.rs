@@ -241,8 +241,8 @@ limits! {
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
     /// How often the place of the session store is checked: whether its file is still there.
     STORE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-    /// How often the time is stored while a lease runs and nothing else is. Over a boot of the machine, a wall clock that
-    /// was set back by less than this is not noticed.
+    /// How often the time is stored while a lease runs and nothing else is. Over a boot of the machine, a wall clock
+    /// that was set back by less than this is not noticed.
     STORE_TIME_INTERVAL: Duration = Duration::from_secs(10);
     /// Records of the session store that the start passes between threads at once.
     RECORDS_PER_CHUNK: usize = 1_024;

@@ -59,7 +59,9 @@ fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recor
     assert!(line.ask(listen).starts_with("allow "));
     let lines = || {
         let files = std::fs::read_dir(folder.path().join("state/audit")).unwrap().map(|entry| entry.unwrap().path());
-        let texts = files.filter(|path| path.extension().is_some()).map(|path| std::fs::read_to_string(path).unwrap());
+        let texts = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .map(|path| std::fs::read_to_string(path).unwrap());
         let texts = texts.collect::<String>();
         texts.lines().map(|line| serde_json::from_str(line).expect(line)).collect::<Vec<Value>>()
     };

@@ -37,6 +37,8 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::StateUnavailable)),
     // Needs a question with `until` and a clock: properties/stops.rs.
     (None, Reason::Deny(DenyReason::TooLate)),
+    // Here no peer is bound to its organizations: stories/peers.rs.
+    (None, Reason::Deny(DenyReason::OrganizationNotYours)),
     // No call is reported here, and no organization has these limits. The stories test both.
     (None, Reason::Allow(AllowReason::Reported)),
     (None, Reason::Allow(AllowReason::TransferOffered)),

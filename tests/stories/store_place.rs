@@ -1,5 +1,5 @@
-//! Given a sidecar with a session store, when the file of the store is removed or replaced, then this is noticed within a
-//! second and no login session is lost without a word (DOOR E13). Its files are for its user only (DOOR E15).
+//! Given a sidecar with a session store, when the file of the store is removed or replaced, then this is noticed within
+//! a second and no login session is lost without a word (DOOR E13). Its files are for its user only (DOOR E15).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -250,6 +250,19 @@ impl Sidecar {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success(), "kill -s {name}");
+        if name == "STOP" {
+            wait_until("every thread to stop", || self.is_stopped());
+        }
+    }
+
+    /// Whether SIGSTOP has stopped every thread: it takes effect later than `kill` ends.
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // The state follows the name of the program in brackets.
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Sends SIGHUP and waits for the end of the reload; returns `last_reload` of `/status`.

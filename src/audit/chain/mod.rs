@@ -332,7 +332,8 @@ impl ChainLog {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder).map_err(failed)?;
         let head_file = HeadFile::open(self.chain, &folder)?;
         let mut current = None;
-        let mut known = match head::read(self.chain, &folder).map_err(failed)? {
+        let stored = head::read(self.chain, &folder).map_err(failed)?;
+        let mut known = match stored {
             StoredHead::Line(stored) if stored.sequence > self.last.sequence => stored,
             _ => self.last,
         };
@@ -356,6 +357,10 @@ impl ChainLog {
                 current = Some(OpenSegment::append_to(segment, end.bytes, end.latest_ms)?);
             }
             break;
+        }
+        if stored == StoredHead::Absent {
+            // Before the first line: a process that is killed before it is on disk leaves no chain without a head file.
+            head_file.write(known)?;
         }
         (self.last, self.synced) = (known, known);
         self.files = Some(OpenFiles { head_file, current });
