@@ -102,8 +102,8 @@ const NO_ID: &[u8] = b"-";
 /// One connection of the line dialect.
 #[derive(Clone)]
 pub struct Line {
-    /// The tokens of which the peer must present one before a question. Empty: none is needed, and any is refused.
-    tokens: Arc<[LineToken]>,
+    /// The tokens of which the peer must present one before a question. `None`: none is needed, and any is refused.
+    tokens: Option<Arc<[LineToken]>>,
     /// The position of the token that the peer presented. `None`: none was presented.
     presented: Option<usize>,
     /// Whether a line of the peer was a request of this dialect, right or wrong.
@@ -125,12 +125,16 @@ impl Line {
     /// A new connection. With a `token`, the peer must present it before questions are decided.
     #[must_use]
     pub fn new(token: Option<Arc<[u8]>>) -> Self {
-        Self::with_tokens(token.map(|token| LineToken { token, owner: Arc::from("peer") }).into_iter().collect())
+        Self::of(token.map(|token| Arc::from([LineToken { token, owner: Arc::from("peer") }])))
     }
 
     /// A new connection. With tokens, the peer must present one of them before questions are decided.
     #[must_use]
-    pub const fn with_tokens(tokens: Arc<[LineToken]>) -> Self {
+    pub fn with_tokens(tokens: Arc<[LineToken]>) -> Self {
+        Self::of(Some(tokens).filter(|tokens| !tokens.is_empty()))
+    }
+
+    const fn of(tokens: Option<Arc<[LineToken]>>) -> Self {
         Self { tokens, presented: None, has_spoken: false, connection: PersistentConnection::new() }
     }
 
@@ -141,7 +145,7 @@ impl Line {
     }
 
     fn is_authenticated(&self) -> bool {
-        self.tokens.is_empty() || self.presented.is_some()
+        self.tokens.is_none() || self.presented.is_some()
     }
 
     /// Reads a line without its id: a space, the verb and the keys.
@@ -194,10 +198,10 @@ impl Line {
             }
             Some(pair) => return Err(key_error(pair)),
         }
-        let found = owner_of(&self.tokens, presented);
+        let found = owner_of(self.tokens.as_deref().unwrap_or_default(), presented);
         if found.is_none() {
             // A peer that guesses gets one guess a connection. Without tokens there is nothing to guess.
-            if !self.tokens.is_empty() {
+            if self.tokens.is_some() {
                 self.presented = None;
                 self.connection.finish();
             }
@@ -238,13 +242,6 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
-        if is_proxy_line(line) {
-            // The server reads such lines, where a listener is marked: this one is forged.
-            self.connection.finish();
-            let error = WireError::new(ErrorReason::Malformed);
-            append_error(output, id, error);
-            return Step::Done { consumed, fault: Some(error), after: After::Finish };
-        }
         let request = match after_id {
             Some(after_id) => self.read(after_id),
             None => Err(WireError::new(ErrorReason::Malformed)),
@@ -268,8 +265,11 @@ impl Dialect for Line {
             }
             Err(error) => error,
         };
+        // The server reads such lines, where a listener is marked: this one is forged.
+        let is_forged = is_proxy_line(line);
+        let error = if is_forged { WireError::new(ErrorReason::Malformed) } else { error };
         append_error(output, id, error);
-        if is_http(line) || (is_first && is_no_request(error)) {
+        if is_forged || is_http(line) || (is_first && is_no_request(error)) {
             self.connection.finish();
         }
         if self.connection.is_finished() {
@@ -279,7 +279,7 @@ impl Dialect for Line {
     }
 
     fn authenticated_as(&self) -> Option<&Arc<str>> {
-        Some(&self.tokens.get(self.presented?)?.owner)
+        Some(&self.tokens.as_ref()?.get(self.presented?)?.owner)
     }
 
     fn reads_ahead(&self) -> bool {
