@@ -50,8 +50,8 @@
 //!
 //! - **peer**: the process at the other end of a connection, most often the PBX. **Dialect**: its protocol.
 //! - **entry**: one table of `[[peers]]`; it proves who a peer is, and says what the peer may do. **Open**: of a
-//!   listener where anybody of this machine may ask, because no entry closes it. **Origin**: what is known of a peer
-//!   before the peer speaks.
+//!   listener where anybody of this machine may ask, because no entry closes it. **Connection origin**: what is
+//!   known of a peer before the peer speaks. **Permissions**: what a connection may do, by its entry.
 //! - **user**: a person with an extension in one organization. **Agent**, **supervisor**: users whose role says so.
 //! - **queue**, **member**: a waiting line; an agent's membership in one queue.
 //! - **login session**: one user logged in to one queue, until logout.

@@ -93,7 +93,7 @@ impl ListenerTerms {
 
 /// What is known of the other side of a connection before it says anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct ConnectionOrigin {
     /// The IP address. `None`: a Unix socket, or an address that could not be read.
     pub address: Option<IpAddr>,
     /// The user id of the process at a Unix socket.
@@ -108,7 +108,7 @@ pub struct Origin {
 
 /// What a connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum ConnectionIdentity {
     /// The entry at this position.
     Peer(usize),
     /// No entry, but anybody may ask.
@@ -173,24 +173,24 @@ impl AccessTable {
 
     /// What a connection to the listener with this name is.
     #[must_use]
-    pub fn resolve(&self, listener: &str, origin: &Origin) -> Admission {
-        let Some(listener) = self.listener(listener) else { return Admission::Unknown };
+    pub fn resolve(&self, listener: &str, origin: &ConnectionOrigin) -> ConnectionIdentity {
+        let Some(listener) = self.listener(listener) else { return ConnectionIdentity::Unknown };
         let fits: Vec<Fit> = self.fits(listener, origin).filter(|fit| !self.leaves_open(fit.position)).collect();
         let Some(closest) = fits.iter().map(|fit| fit.closeness).max() else {
-            return if self.is_open(listener, origin) { Admission::Open } else { Admission::Unknown };
+            return if self.is_open(listener, origin) { ConnectionIdentity::Open } else { ConnectionIdentity::Unknown };
         };
         let closest = || fits.iter().filter(move |fit| fit.closeness == closest);
         let with_token: Vec<usize> = closest().filter(|fit| fit.needs_token).map(|fit| fit.position).collect();
         match closest().find(|fit| !fit.needs_token) {
-            Some(fit) if with_token.is_empty() => Admission::Peer(fit.position),
-            _ => Admission::Token(with_token),
+            Some(fit) if with_token.is_empty() => ConnectionIdentity::Peer(fit.position),
+            _ => ConnectionIdentity::Token(with_token),
         }
     }
 
     /// The entry whose token this is, of those that the origin matches; the one with the longest prefix. Compares every
     /// token, so that the time says nothing.
     #[must_use]
-    pub fn presented(&self, listener: &str, origin: &Origin, token: &[u8]) -> Option<usize> {
+    pub fn presented(&self, listener: &str, origin: &ConnectionOrigin, token: &[u8]) -> Option<usize> {
         let listener = self.listener(listener)?;
         let fits = self.fits(listener, origin).filter(|fit| fit.needs_token);
         let matching = fits.filter(|fit| self.entries.get(fit.position).is_some_and(|entry| entry.has_token(token)));
@@ -199,7 +199,7 @@ impl AccessTable {
 
     /// Whether a token can be presented at this listener by this origin.
     #[must_use]
-    pub fn awaits_token(&self, listener: &str, origin: &Origin) -> bool {
+    pub fn awaits_token(&self, listener: &str, origin: &ConnectionOrigin) -> bool {
         let listener = self.listener(listener);
         listener.is_some_and(|listener| self.fits(listener, origin).any(|fit| fit.needs_token))
     }
@@ -231,7 +231,7 @@ impl AccessTable {
     /// Whether a connection that is no entry may ask: it comes over loopback or a Unix socket, and no entry closes the
     /// listener for those. Nobody may at a listener with TLS, nor behind a PROXY line.
     #[must_use]
-    pub fn is_open(&self, listener: usize, origin: &Origin) -> bool {
+    pub fn is_open(&self, listener: usize, origin: &ConnectionOrigin) -> bool {
         let Some(terms) = self.listeners.get(listener) else { return false };
         let is_from_here = match terms.reach {
             Reach::Tcp(_) => origin.address.is_some_and(|address| address.to_canonical().is_loopback()),
@@ -269,7 +269,7 @@ impl AccessTable {
         self.entries.get(position).is_some_and(|entry| entry.leaves_open)
     }
 
-    fn fits(&self, listener: usize, origin: &Origin) -> impl Iterator<Item = Fit> {
+    fn fits(&self, listener: usize, origin: &ConnectionOrigin) -> impl Iterator<Item = Fit> {
         let terms = self.listeners.get(listener);
         let entries = self.entries.iter().enumerate().filter(move |(_, entry)| entry.listeners.has(listener));
         entries.filter_map(move |(position, entry)| fit(position, entry, terms?, origin))
@@ -286,7 +286,7 @@ fn proofs(entry: &PeerEntry, terms: &ListenerTerms) -> Proofs {
     Proofs { address, user, certificate, token, listener }
 }
 
-fn fit(position: usize, entry: &PeerEntry, terms: &ListenerTerms, origin: &Origin) -> Option<Fit> {
+fn fit(position: usize, entry: &PeerEntry, terms: &ListenerTerms, origin: &ConnectionOrigin) -> Option<Fit> {
     let proofs = proofs(entry, terms);
     let mut closeness = 0;
     if proofs.address {

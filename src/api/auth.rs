@@ -16,14 +16,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::sleep;
 
-use crate::access::{Admission, Right};
+use crate::access::{ConnectionIdentity, Right};
 use crate::api::listener::AdminConnection;
 use crate::config::peers::{ADMIN_TOKEN, ANYBODY};
 use crate::event::Key;
 use crate::peer::Peer;
 use crate::peer::refusal::PeerRefusal;
 use crate::sidecar::Sidecar;
-use crate::sidecar::access::Grant;
+use crate::sidecar::access::PeerPermissions;
 
 /// The paths that need no right on any listener: process supervisors and load balancers ask them.
 const PUBLIC_PATHS: &[&str] = &["/livez", "/readyz"];
@@ -147,8 +147,8 @@ pub(super) async fn admit(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err((refusal, grant)) => {
-            grant.counts().refused(refusal.counted);
+        Err((refusal, permissions)) => {
+            permissions.counts().refused(refusal.counted);
             access.log_refusal(connection.peer, request.uri().path(), refusal);
             if refusal.text == WRONG_TOKEN.text {
                 let uptime_ms = access.sidecar.clock.now().uptime_ms;
@@ -178,7 +178,11 @@ pub(super) struct AccessControl {
 
 impl AccessControl {
     /// The caller, or why the request is refused and whose it is.
-    fn caller(&self, connection: &AdminConnection, request: &Request) -> Result<Caller, (Refusal, Arc<Grant>)> {
+    fn caller(
+        &self,
+        connection: &AdminConnection,
+        request: &Request,
+    ) -> Result<Caller, (Refusal, Arc<PeerPermissions>)> {
         let state = self.sidecar.access.now();
         let of_nobody = |refusal| (refusal, Arc::clone(state.nobody()));
         let AdminConnection { peer, origin, .. } = connection;
@@ -192,30 +196,30 @@ impl AccessControl {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let is_public = is_read && PUBLIC_PATHS.contains(&request.uri().path());
         let takes_token = state.table.awaits_token(&self.listener, origin);
-        let grant = if request.headers().contains_key(header::AUTHORIZATION) && (takes_token || !is_unix) {
+        let permissions = if request.headers().contains_key(header::AUTHORIZATION) && (takes_token || !is_unix) {
             let presented = bearer(request.headers());
             let found = presented.and_then(|token| state.table.presented(&self.listener, origin, token));
-            state.grant(found.ok_or_else(|| of_nobody(WRONG_TOKEN))?)
+            state.permissions(found.ok_or_else(|| of_nobody(WRONG_TOKEN))?)
         } else {
             match state.table.resolve(&self.listener, origin) {
-                Admission::Peer(position) => state.grant(position),
-                Admission::Open if is_unix || is_read => state.open(),
-                Admission::Open if takes_token => return Err(of_nobody(TOKEN_MISSING)),
-                Admission::Open => return Err(of_nobody(UNIX_SOCKET_NEEDED)),
-                Admission::Token(_) | Admission::Unknown if is_public => state.nobody(),
-                Admission::Token(_) => return Err(of_nobody(TOKEN_MISSING)),
-                Admission::Unknown if takes_token => return Err(of_nobody(TOKEN_MISSING)),
-                Admission::Unknown => return Err(of_nobody(NOBODY)),
+                ConnectionIdentity::Peer(position) => state.permissions(position),
+                ConnectionIdentity::Open if is_unix || is_read => state.open(),
+                ConnectionIdentity::Open if takes_token => return Err(of_nobody(TOKEN_MISSING)),
+                ConnectionIdentity::Open => return Err(of_nobody(UNIX_SOCKET_NEEDED)),
+                ConnectionIdentity::Token(_) | ConnectionIdentity::Unknown if is_public => state.nobody(),
+                ConnectionIdentity::Token(_) => return Err(of_nobody(TOKEN_MISSING)),
+                ConnectionIdentity::Unknown if takes_token => return Err(of_nobody(TOKEN_MISSING)),
+                ConnectionIdentity::Unknown => return Err(of_nobody(NOBODY)),
             }
         };
         if !is_public {
-            check_rights(grant, is_read, request.uri()).map_err(|refusal| (refusal, Arc::clone(grant)))?;
+            check_rights(permissions, is_read, request.uri()).map_err(|refusal| (refusal, Arc::clone(permissions)))?;
         }
         Ok(match *peer {
             Peer::Process { user, process } => Caller::Process { user, process },
-            _ if *grant.name == *ADMIN_TOKEN => Caller::TokenHolder,
-            _ if *grant.name == *ANYBODY => Caller::Anybody,
-            _ => Caller::Peer(Arc::clone(&grant.name)),
+            _ if *permissions.name == *ADMIN_TOKEN => Caller::TokenHolder,
+            _ if *permissions.name == *ANYBODY => Caller::Anybody,
+            _ => Caller::Peer(Arc::clone(&permissions.name)),
         })
     }
 
@@ -245,13 +249,13 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(BEARER).then_some(presented)
 }
 
-/// Whether the grant admits the request: by its right, and by the organization that it is about.
-fn check_rights(grant: &Grant, is_read: bool, uri: &Uri) -> Result<(), Refusal> {
+/// Whether the permissions admit the request: by the right, and by the organization that it is about.
+fn check_rights(permissions: &PeerPermissions, is_read: bool, uri: &Uri) -> Result<(), Refusal> {
     let (right, lacking) = if is_read { (Right::Look, NO_LOOK) } else { (Right::Change, NO_CHANGE) };
-    if !grant.has(right) {
+    if !permissions.has(right) {
         return Err(lacking);
     }
-    if grant.is_unbound() {
+    if permissions.is_unbound() {
         return Ok(());
     }
     if !PATHS_OF_ONE_ORGANIZATION.contains(&uri.path()) {
@@ -260,7 +264,7 @@ fn check_rights(grant: &Grant, is_read: bool, uri: &Uri) -> Result<(), Refusal> 
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| NOT_YOURS)?;
     let mut named = pairs.iter().filter(|(key, _)| key == Key::Organization.name()).map(|(_, value)| value);
     match (named.next(), named.next()) {
-        (Some(organization), None) if grant.speaks_for(organization) => Ok(()),
+        (Some(organization), None) if permissions.speaks_for(organization) => Ok(()),
         _ => Err(NOT_YOURS),
     }
 }

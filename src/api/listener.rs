@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::access::Origin;
+use crate::access::ConnectionOrigin;
 use crate::limits::{ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX};
 use crate::peer::Peer;
 
@@ -70,7 +70,7 @@ pub(crate) struct GreetedAdmin {
     /// The other side.
     pub(crate) peer: Peer,
     /// What the entries of `[[peers]]` compare.
-    pub(crate) origin: Origin,
+    pub(crate) origin: ConnectionOrigin,
 }
 
 /// Reads and writes; both sides of TLS, say.
@@ -134,7 +134,7 @@ pub(crate) struct AdminConnection {
     /// The other side.
     pub(super) peer: Peer,
     /// What the entries of `[[peers]]` compare.
-    pub(super) origin: Origin,
+    pub(super) origin: ConnectionOrigin,
     answering: Arc<AtomicUsize>,
 }
 

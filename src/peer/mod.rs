@@ -7,7 +7,7 @@ pub mod refusal;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::access::Origin;
+use crate::access::ConnectionOrigin;
 
 /// The other side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ impl Peer {
     }
 
     /// What the entries of `[[peers]]` compare.
-    pub(super) fn origin(self) -> Origin {
+    pub(super) fn origin(self) -> ConnectionOrigin {
         let (address, user) = match self {
             Self::Address(address) => (Some(address.ip()), None),
             Self::Process { user, .. } => (None, Some(user)),
             Self::Unknown => (None, None),
         };
-        Origin { address, user, ..Origin::default() }
+        ConnectionOrigin { address, user, ..ConnectionOrigin::default() }
     }
 
     /// The key under which an [`error_quota`] counts the peer's errors.

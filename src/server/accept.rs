@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Admission, Origin, Speaks};
+use crate::access::{ConnectionIdentity, ConnectionOrigin, Speaks};
 use crate::api::{self, AdminIo, ApiState, GreetedAdmin};
 use crate::decision::ErrorReason;
 use crate::dialect::fastagi::FastAgi;
@@ -33,7 +33,7 @@ use crate::server::conversation::{PeerToCome, converse, refuse};
 use crate::server::evapi_client;
 use crate::server::handshake::{Greeted, HandshakeError, TcpConnection, greet};
 use crate::server::listen::{Listeners, OpenListener, TcpPurpose};
-use crate::sidecar::access::{AccessState, ConnectionAccess, Grant};
+use crate::sidecar::access::{AccessState, ConnectionAccess, PeerPermissions};
 use crate::sidecar::{OpenListenerGuard, Sidecar};
 
 impl Listeners {
@@ -231,20 +231,20 @@ impl Acceptor {
     ) {
         let Greeted { stream, peer, origin } = greeted;
         let state = self.sidecar.access.now();
-        let (grant, tokens) = match state.table.resolve(name, &origin) {
-            Admission::Peer(position) => (Arc::clone(state.grant(position)), None),
-            Admission::Open => (Arc::clone(state.open()), None),
-            Admission::Token(candidates) => (Arc::clone(state.nobody()), Some(tokens_of(&state, &candidates))),
-            Admission::Unknown => {
+        let (permissions, tokens) = match state.table.resolve(name, &origin) {
+            ConnectionIdentity::Peer(position) => (Arc::clone(state.permissions(position)), None),
+            ConnectionIdentity::Open => (Arc::clone(state.open()), None),
+            ConnectionIdentity::Token(candidates) => (Arc::clone(state.nobody()), Some(tokens_of(&state, &candidates))),
+            ConnectionIdentity::Unknown => {
                 log_unknown(&self.sidecar, peer, &format!("no entry of [[peers]] may connect to `{name}`"));
                 state.nobody().counts().refused(PeerRefusal::UnknownPeer);
                 let refused = Refused { refusal: None, reason: ErrorReason::Unauthenticated };
                 return self.refuse(stream, peer, new_dialect(Arc::default()), refused);
             }
         };
-        if !grant.has_room() {
+        if !permissions.has_room() {
             let refused = Refused { refusal: Some(PeerRefusal::Share), reason: ErrorReason::Overload };
-            grant.counts().refused(PeerRefusal::Share);
+            permissions.counts().refused(PeerRefusal::Share);
             return self.refuse(stream, peer, new_dialect(Arc::default()), refused);
         }
         // While a token is awaited the connection is one of the few whose peer is not known.
@@ -268,7 +268,7 @@ impl Acceptor {
         // A child token: a reload can end this connection alone, and waiting for the shared one would make all
         // connections share its lock.
         let stop = self.connections.stop.child_token();
-        let access = Arc::new(ConnectionAccess::new(name, origin, &grant, to_come.is_some(), stop));
+        let access = Arc::new(ConnectionAccess::new(name, origin, &permissions, to_come.is_some(), stop));
         self.converse(stream, peer, dialect, access, (to_come, place, state));
     }
 
@@ -310,7 +310,7 @@ impl Acceptor {
 /// The tokens of these entries.
 fn tokens_of(state: &AccessState, positions: &[usize]) -> Arc<[LineToken]> {
     let entries = positions.iter().filter_map(|&position| {
-        let Grant { name, .. } = &**state.grant(position);
+        let PeerPermissions { name, .. } = &**state.permissions(position);
         Some((name, state.table.entries.get(position)?))
     });
     let tokens = entries.flat_map(|(owner, entry)| {
@@ -396,7 +396,7 @@ impl Source for TcpListener {
 
     async fn accept(&self) -> io::Result<Self::Accepted> {
         let (stream, address) = Self::accept(self).await?;
-        let origin = Origin { address: Some(address.ip()), ..Origin::default() };
+        let origin = ConnectionOrigin { address: Some(address.ip()), ..ConnectionOrigin::default() };
         Ok(Greeted { stream, peer: Peer::Address(address), origin })
     }
 }

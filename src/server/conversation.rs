@@ -54,9 +54,16 @@ pub(super) async fn converse<S, D>(
 {
     let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return };
     let _open = metrics.count_connection();
-    let (name, grant) = (peer.to_string(), access.grant());
-    let context =
-        PeerContext { sidecar, metrics, peer, name: &name, record, grant: &grant, awaits_token: to_come.is_some() };
+    let (name, permissions) = (peer.to_string(), access.permissions());
+    let context = PeerContext {
+        sidecar,
+        metrics,
+        peer,
+        name: &name,
+        record,
+        permissions: &permissions,
+        awaits_token: to_come.is_some(),
+    };
     let mut draining = pin!(access.stop.cancelled());
     let mut conversation = Conversation::new(stream, dialect, context, (access, to_come));
     let Err(end) = conversation.run(draining.as_mut()).await;
@@ -189,8 +196,9 @@ where
         let read_at = self.is_next_read_timed().then(Instant::now);
         let mut timed = read_at;
         loop {
-            let grant = self.access.grant();
-            let context = PeerContext { grant: &grant, awaits_token: self.to_come.is_some(), ..self.context };
+            let permissions = self.access.permissions();
+            let context =
+                PeerContext { permissions: &permissions, awaits_token: self.to_come.is_some(), ..self.context };
             let Buffers { input, output, turn: buffers } = &mut self.buffers;
             let turn = Turn::new(&mut self.dialect, output, context, Admission::Admit);
             let turn = turn.answer_all(&mut input.bytes, buffers, timed.take());
@@ -225,7 +233,7 @@ where
     async fn identify(&mut self, turn: &TurnResult) {
         let sidecar = self.context.sidecar;
         if turn.has_wrong_token {
-            self.context.grant.counts().refused(PeerRefusal::Token);
+            self.context.permissions.counts().refused(PeerRefusal::Token);
             let uptime_ms = sidecar.clock.now().uptime_ms;
             sleep(sidecar.wrong_tokens.delay(self.context.peer.quota_key(), uptime_ms)).await;
         }

@@ -18,7 +18,7 @@ use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
 use crate::peer::record::{PeerFault, PeerRecord};
 use crate::sidecar::Sidecar;
-use crate::sidecar::access::Grant;
+use crate::sidecar::access::PeerPermissions;
 use crate::telephony::{Moment, Token, UnixMillis};
 
 /// Characters of unknown dialed digits in a line: enough to recognize a code, too few for a phone number that a caller
@@ -50,7 +50,7 @@ pub(super) struct PeerContext<'a> {
     /// What the peer asks, for operators.
     pub(super) record: &'a PeerRecord,
     /// What the peer may do, in this turn.
-    pub(super) grant: &'a Grant,
+    pub(super) permissions: &'a PeerPermissions,
     /// The peer must still present a token.
     pub(super) awaits_token: bool,
 }
@@ -58,12 +58,12 @@ pub(super) struct PeerContext<'a> {
 impl<'c> PeerContext<'c> {
     /// Whether the peer may ask this question.
     pub(super) fn may_ask(&self, event: &Event<'_>) -> bool {
-        self.grant.may_ask(event, || self.sidecar.gate.policy())
+        self.permissions.may_ask(event, || self.sidecar.gate.policy())
     }
 
     fn count(&self, label: ActionLabel, reason: Reason) {
         self.sidecar.metrics.decided(self.metrics.label(), label, reason);
-        self.grant.counts().decided(reason);
+        self.permissions.counts().decided(reason);
     }
 
     /// Counts and logs an outcome whose answer is sent at once.

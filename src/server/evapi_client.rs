@@ -111,9 +111,10 @@ async fn serve(mut stream: TcpStream, link: &EvapiLink, sidecar: &Sidecar, drain
         state.nobody().counts().refused(PeerRefusal::UnknownPeer);
         return NOT_A_PEER;
     }
-    let grant = access.grant();
+    let permissions = access.permissions();
     let record = &link.record;
-    let context = PeerContext { sidecar, metrics, peer, name: &name, record, grant: &grant, awaits_token: false };
+    let context =
+        PeerContext { sidecar, metrics, peer, name: &name, record, permissions: &permissions, awaits_token: false };
     let (mut reader, mut writer) = stream.split();
     let now = Instant::now();
     let mut connection = EvapiConnection {
@@ -161,8 +162,8 @@ impl EvapiConnection<'_> {
             self.access.refresh(&now);
             self.state = now;
         }
-        let grant = self.access.grant();
-        let context = PeerContext { grant: &grant, ..self.context };
+        let permissions = self.access.permissions();
+        let context = PeerContext { permissions: &permissions, ..self.context };
         let TurnResult { progress, unfinished, after, pending, .. } = self.answer(context);
         for (reason, answer) in self.outbox.hold(pending, self.context.sidecar) {
             answer.note(&context, reason);
@@ -232,8 +233,8 @@ impl EvapiConnection<'_> {
             },
             settled = Outbox::wait_for_first(&outbox.uncommitted) => {
                 if let Some((reason, answer)) = outbox.release(settled, &context.sidecar.gate) {
-                    let grant = access.grant();
-                    answer.note(&PeerContext { grant: &grant, ..*context }, reason);
+                    let permissions = access.permissions();
+                    answer.note(&PeerContext { permissions: &permissions, ..*context }, reason);
                 }
             }
             () = reached(read_deadline), if reading => {

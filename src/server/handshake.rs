@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 use webpki::EndEntityCert;
 
-use crate::access::{CertificateName, Origin};
+use crate::access::{CertificateName, ConnectionOrigin};
 use crate::limits::PROXY_LINE_BYTES_MAX;
 use crate::peer::Peer;
 use crate::peer::refusal::PeerRefusal;
@@ -35,7 +35,7 @@ pub(crate) enum TcpConnection {
 pub(crate) struct Greeted<S> {
     pub(super) stream: S,
     pub(super) peer: Peer,
-    pub(super) origin: Origin,
+    pub(super) origin: ConnectionOrigin,
 }
 
 /// Why a connection did not get as far as its first question.
@@ -58,7 +58,8 @@ pub(super) async fn greet(
         let line = read_proxy_line(&mut stream).await.map_err(|error| failed(error.to_string()))?;
         address = source_of(&line).ok_or_else(|| failed("the line is none of PROXY, version 1".to_owned()))?;
     }
-    let mut origin = Origin { address: Some(address.ip()), is_forwarded: has_proxy, ..Origin::default() };
+    let mut origin =
+        ConnectionOrigin { address: Some(address.ip()), is_forwarded: has_proxy, ..ConnectionOrigin::default() };
     let stream = match tls {
         None => TcpConnection::Plain(stream),
         Some(tls) => {

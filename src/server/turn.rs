@@ -146,7 +146,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
             let Step::Ask { event, id, .. } = question else { continue };
             match self.admission {
                 Admission::Admit if !self.context.may_ask(event) => {
-                    self.context.grant.counts().refused(PeerRefusal::Organization);
+                    self.context.permissions.counts().refused(PeerRefusal::Organization);
                     self.deny(event, id, DenyReason::OrganizationNotYours);
                 }
                 Admission::Admit => match self.check_until(event) {

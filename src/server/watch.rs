@@ -49,9 +49,9 @@ impl WatchSubscription {
     ) -> Result<Self, Outcome<'static>> {
         let gate = &context.sidecar.gate;
         let denied = |reason| Err(Outcome::Decided(Answer::denied(reason, gate.policy().revision)));
-        let PeerContext { grant, .. } = context;
-        if !grant.has(Right::Watch) || !grant.speaks_for(organization.as_str()) {
-            grant.counts().refused(PeerRefusal::Organization);
+        let PeerContext { permissions, .. } = context;
+        if !permissions.has(Right::Watch) || !permissions.speaks_for(organization.as_str()) {
+            permissions.counts().refused(PeerRefusal::Organization);
             return denied(DenyReason::OrganizationNotYours);
         }
         let Some(change_feed) = gate.change_feed(organization.as_str()) else {

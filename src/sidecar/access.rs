@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{AccessTable, Admission, Origin, PeerEntry, Right, Rights};
+use crate::access::{AccessTable, ConnectionIdentity, ConnectionOrigin, PeerEntry, Right, Rights};
 use crate::config::listen_tls::ServerTls;
 use crate::config::peers::ANYBODY;
 use crate::config::process::ProcessSettings;
@@ -49,7 +49,7 @@ impl PeerCounts {
 
 /// What a connection may do.
 #[derive(Debug)]
-pub(crate) struct Grant {
+pub(crate) struct PeerPermissions {
     /// The name of the entry, or [`ANYBODY`].
     pub(crate) name: Arc<str>,
     /// The organizations that the peer may speak for. `None`: all.
@@ -60,7 +60,7 @@ pub(crate) struct Grant {
     counts: Arc<PeerCounts>,
 }
 
-impl Grant {
+impl PeerPermissions {
     fn of(entry: &PeerEntry, connections_max: usize, counts: &PeerCountTable) -> Self {
         let share = entry.share_max_percent.map(|percent| (connections_max * usize::from(percent) / 100).max(1));
         Self {
@@ -124,7 +124,8 @@ impl PeerCountTable {
 
     /// Forgets the names that are configured no more and have no connection.
     fn keep(&self, state: &AccessState) {
-        let is_known = |name: &str| name == ANYBODY || state.grants.iter().any(|grant| *grant.name == *name);
+        let is_known =
+            |name: &str| name == ANYBODY || state.of_entries.iter().any(|permissions| *permissions.name == *name);
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.retain(|name, counts| is_known(name) || counts.connections.load(Ordering::Relaxed) > 0);
     }
@@ -148,28 +149,28 @@ impl PeerCountTable {
 pub(crate) struct AccessState {
     pub(crate) table: Arc<AccessTable>,
     /// By the position of the entry.
-    grants: Vec<Arc<Grant>>,
+    of_entries: Vec<Arc<PeerPermissions>>,
     /// Of a connection that is no entry, where anybody may ask.
-    open: Arc<Grant>,
+    open: Arc<PeerPermissions>,
     /// Of a connection that is not known, or no more.
-    nobody: Arc<Grant>,
+    nobody: Arc<PeerPermissions>,
     /// The TLS of the listeners. `None`: none speaks it.
     pub(crate) tls: Option<ServerTls>,
 }
 
 impl AccessState {
     pub(crate) fn new(settings: &ProcessSettings, counts: &PeerCountTable) -> Self {
-        let others = |organizations, rights| Grant {
+        let others = |organizations, rights| PeerPermissions {
             name: ANYBODY.into(),
             organizations,
             rights,
             connections_max: None,
             counts: counts.of(ANYBODY),
         };
-        let grant = |entry| Arc::new(Grant::of(entry, settings.connections_max, counts));
+        let permissions = |entry| Arc::new(PeerPermissions::of(entry, settings.connections_max, counts));
         Self {
             table: Arc::clone(&settings.access),
-            grants: settings.access.entries.iter().map(grant).collect(),
+            of_entries: settings.access.entries.iter().map(permissions).collect(),
             open: Arc::new(others(None, Rights::all())),
             nobody: Arc::new(others(Some(vec![]), Rights::default())),
             tls: settings.listen.tls.clone(),
@@ -177,22 +178,22 @@ impl AccessState {
     }
 
     /// What the entry at this position may do; of a position without an entry nothing.
-    pub(crate) fn grant(&self, position: usize) -> &Arc<Grant> {
-        self.grants.get(position).unwrap_or(&self.nobody)
+    pub(crate) fn permissions(&self, position: usize) -> &Arc<PeerPermissions> {
+        self.of_entries.get(position).unwrap_or(&self.nobody)
     }
 
     /// What anybody may do where a listener is open.
-    pub(crate) const fn open(&self) -> &Arc<Grant> {
+    pub(crate) const fn open(&self) -> &Arc<PeerPermissions> {
         &self.open
     }
 
     /// What a connection may do that is not known.
-    pub(crate) const fn nobody(&self) -> &Arc<Grant> {
+    pub(crate) const fn nobody(&self) -> &Arc<PeerPermissions> {
         &self.nobody
     }
 
     /// Whether the certificates that were shown, if any, are still valid.
-    pub(crate) fn is_valid(&self, origin: &Origin) -> bool {
+    pub(crate) fn is_valid(&self, origin: &ConnectionOrigin) -> bool {
         let chain = &origin.certificates;
         let accepts = |tls: &ServerTls| tls.accepts(chain, Duration::from_millis(Clock::system().0));
         chain.is_empty() || self.tls.as_ref().is_some_and(accepts)
@@ -200,16 +201,21 @@ impl AccessState {
 
     /// What a connection is that has presented the token of the entry with this name, if any. `None`: nobody, or a
     /// token is awaited.
-    fn grant_of(&self, listener: &str, origin: &Origin, presented: Option<&str>) -> Option<&Arc<Grant>> {
+    fn grant_of(
+        &self,
+        listener: &str,
+        origin: &ConnectionOrigin,
+        presented: Option<&str>,
+    ) -> Option<&Arc<PeerPermissions>> {
         match self.table.resolve(listener, origin) {
-            Admission::Peer(position) => Some(self.grant(position)),
-            Admission::Open => Some(&self.open),
-            Admission::Token(candidates) => {
+            ConnectionIdentity::Peer(position) => Some(self.permissions(position)),
+            ConnectionIdentity::Open => Some(&self.open),
+            ConnectionIdentity::Token(candidates) => {
                 let presented = presented?;
-                let found = candidates.into_iter().find(|&position| *self.grant(position).name == *presented);
-                found.map(|position| self.grant(position))
+                let found = candidates.into_iter().find(|&position| *self.permissions(position).name == *presented);
+                found.map(|position| self.permissions(position))
             }
-            Admission::Unknown => None,
+            ConnectionIdentity::Unknown => None,
         }
     }
 }
@@ -218,8 +224,8 @@ impl AccessState {
 #[derive(Debug)]
 pub(crate) struct ConnectionAccess {
     listener: Arc<str>,
-    origin: Origin,
-    grant: ArcSwap<Grant>,
+    origin: ConnectionOrigin,
+    permissions: ArcSwap<PeerPermissions>,
     /// The entry whose token the peer presented.
     presented: Mutex<Option<Arc<str>>>,
     /// A token is still awaited.
@@ -231,20 +237,20 @@ pub(crate) struct ConnectionAccess {
 }
 
 impl ConnectionAccess {
-    /// A connection that may do what `grant` says; `is_awaited`: as soon as it has presented a token, and nothing
+    /// A connection that may do what `permissions` says; `is_awaited`: as soon as it has presented a token, and nothing
     /// before.
     pub(crate) fn new(
         listener: &Arc<str>,
-        origin: Origin,
-        grant: &Arc<Grant>,
+        origin: ConnectionOrigin,
+        permissions: &Arc<PeerPermissions>,
         is_awaited: bool,
         stop: CancellationToken,
     ) -> Self {
-        grant.counts.connections.fetch_add(1, Ordering::Relaxed);
+        permissions.counts.connections.fetch_add(1, Ordering::Relaxed);
         Self {
             listener: Arc::clone(listener),
             origin,
-            grant: ArcSwap::new(Arc::clone(grant)),
+            permissions: ArcSwap::new(Arc::clone(permissions)),
             presented: Mutex::default(),
             is_awaited: AtomicBool::new(is_awaited),
             is_watching: AtomicBool::new(false),
@@ -254,8 +260,8 @@ impl ConnectionAccess {
     }
 
     /// What the connection may do now.
-    pub(crate) fn grant(&self) -> Arc<Grant> {
-        self.grant.load_full()
+    pub(crate) fn permissions(&self) -> Arc<PeerPermissions> {
+        self.permissions.load_full()
     }
 
     /// The listener of the connection.
@@ -287,9 +293,9 @@ impl ConnectionAccess {
         }
         let presented = self.presented.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match state.grant_of(&self.listener, &self.origin, presented.as_deref()) {
-            Some(grant) => {
-                let before = self.replace(grant);
-                let may_less = before.organizations != grant.organizations || before.rights != grant.rights;
+            Some(permissions) => {
+                let before = self.replace(permissions);
+                let may_less = before.organizations != permissions.organizations || before.rights != permissions.rights;
                 if may_less && self.is_watching.load(Ordering::SeqCst) {
                     self.cut(state);
                 }
@@ -305,9 +311,9 @@ impl ConnectionAccess {
         self.stop.cancel();
     }
 
-    fn replace(&self, grant: &Arc<Grant>) -> Arc<Grant> {
-        let before = self.grant.swap(Arc::clone(grant));
-        grant.counts.connections.fetch_add(1, Ordering::Relaxed);
+    fn replace(&self, permissions: &Arc<PeerPermissions>) -> Arc<PeerPermissions> {
+        let before = self.permissions.swap(Arc::clone(permissions));
+        permissions.counts.connections.fetch_add(1, Ordering::Relaxed);
         before.counts.connections.fetch_sub(1, Ordering::Relaxed);
         before
     }
@@ -317,20 +323,20 @@ impl ConnectionAccess {
 impl ConnectionAccess {
     /// A connection that may do nothing.
     pub(crate) fn of_nobody() -> Arc<Self> {
-        let grant = Arc::new(Grant {
+        let permissions = Arc::new(PeerPermissions {
             name: ANYBODY.into(),
             organizations: Some(vec![]),
             rights: Rights::default(),
             connections_max: None,
             counts: Arc::default(),
         });
-        Arc::new(Self::new(&"line".into(), Origin::default(), &grant, false, CancellationToken::new()))
+        Arc::new(Self::new(&"line".into(), ConnectionOrigin::default(), &permissions, false, CancellationToken::new()))
     }
 }
 
 impl Drop for ConnectionAccess {
     fn drop(&mut self) {
-        self.grant.load().counts.connections.fetch_sub(1, Ordering::Relaxed);
+        self.permissions.load().counts.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

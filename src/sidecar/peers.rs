@@ -197,7 +197,7 @@ impl PeerTable {
             let oldest = state.closed.iter().min_by_key(|(_, closed)| closed.ended).map(|(key, _)| *key);
             oldest.and_then(|key| state.closed.remove(&key));
         }
-        let last = (Arc::clone(&access.grant().name), Arc::clone(access.listener()));
+        let last = (Arc::clone(&access.permissions().name), Arc::clone(access.listener()));
         let new =
             ClosedConnections { connections: 0, since, ended: now, questions: 0, fault: None, last: last.clone() };
         let closed = state.closed.entry(key).or_insert(new);
@@ -213,7 +213,7 @@ impl PeerTable {
 fn open_row(OpenConnection { dialect, peer, since, record, access }: &OpenConnection) -> PeerRow {
     PeerRow {
         dialect: dialect.name().to_owned(),
-        name: Some((*access.grant().name).to_owned()),
+        name: Some((*access.permissions().name).to_owned()),
         listener: Some((**access.listener()).to_owned()),
         peer: peer.to_string(),
         state: "open".to_owned(),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use queuewarden::access::prefix::IpPrefix;
 use queuewarden::access::{
-    AccessTable, AccessToken, Admission, ListenerTerms, Origin, PeerEntry, Reach, Rights, Speaks,
+    AccessTable, AccessToken, ConnectionIdentity, ConnectionOrigin, ListenerTerms, PeerEntry, Reach, Rights, Speaks,
 };
 use queuewarden::dialect::DialectLabel;
 
@@ -67,7 +67,7 @@ fn table(entries: &[Drawn]) -> AccessTable {
 }
 
 /// The rules of the manual, in plain loops.
-fn expected(entries: &[Drawn], address: u32) -> Admission {
+fn expected(entries: &[Drawn], address: u32) -> ConnectionIdentity {
     let mut best: Option<i32> = None;
     let mut found = vec![];
     let mut is_closed = false;
@@ -95,10 +95,14 @@ fn expected(entries: &[Drawn], address: u32) -> Admission {
         }
     }
     if found.is_empty() {
-        return if masked(address, 8) == 0x7f00_0000 && !is_closed { Admission::Open } else { Admission::Unknown };
+        return if masked(address, 8) == 0x7f00_0000 && !is_closed {
+            ConnectionIdentity::Open
+        } else {
+            ConnectionIdentity::Unknown
+        };
     }
     let with_token: Vec<usize> = found.iter().copied().filter(|&position| entries[position].has_token).collect();
-    if with_token.is_empty() { Admission::Peer(found[0]) } else { Admission::Token(with_token) }
+    if with_token.is_empty() { ConnectionIdentity::Peer(found[0]) } else { ConnectionIdentity::Token(with_token) }
 }
 
 proptest! {
@@ -112,10 +116,11 @@ proptest! {
         low in 0_u32..16,
     ) {
         let (table, address) = (table(&entries), network | low);
-        let origin = Origin { address: Some(IpAddr::V4(Ipv4Addr::from_bits(address))), ..Origin::default() };
+        let address_of_peer = Some(IpAddr::V4(Ipv4Addr::from_bits(address)));
+        let origin = ConnectionOrigin { address: address_of_peer, ..ConnectionOrigin::default() };
         let found = table.resolve("line", &origin);
         prop_assert_eq!(&found, &expected(&entries, address), "{:?}", entries);
-        prop_assert_eq!(table.resolve("fastagi", &origin), Admission::Unknown);
+        prop_assert_eq!(table.resolve("fastagi", &origin), ConnectionIdentity::Unknown);
         // A token proves its own entry only, and only where the address matches.
         for (position, entry) in table.entries.iter().enumerate().filter(|(_, entry)| !entry.tokens.is_empty()) {
             let presented = table.presented("line", &origin, entry.tokens[0].reveal());
@@ -123,9 +128,9 @@ proptest! {
         }
         prop_assert_eq!(table.presented("line", &origin, b"token-9-of-16-bytes"), None);
         // Entries that nothing tells apart do not load: a token is then never beside an entry without one.
-        if table.overlaps().is_empty() && let Admission::Token(candidates) = &found {
+        if table.overlaps().is_empty() && let ConnectionIdentity::Token(candidates) = &found {
             let without: Vec<Drawn> = entries.iter().map(|drawn| Drawn { has_token: false, ..drawn.clone() }).collect();
-            if let Admission::Peer(position) = expected(&without, address) {
+            if let ConnectionIdentity::Peer(position) = expected(&without, address) {
                 prop_assert!(candidates.contains(&position), "{:?}", entries);
             }
         }
