@@ -9,7 +9,7 @@ use crate::config::links::{self, LinkTerms, ReferencedOrganization, is_word, rea
 use crate::config::problem::Problems;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
-use crate::limits::{AMI_USERNAME_BYTES_MAX, LINKS_PER_KIND_MAX};
+use crate::limits::AMI_USERNAME_BYTES_MAX;
 
 /// The interface of a member in the shipped dialplan.
 const INTERFACE_DEFAULT: &str = "PJSIP/%";
@@ -61,15 +61,9 @@ pub(super) fn read(
     warnings: &mut Problems,
     referenced: &mut Vec<ReferencedOrganization>,
 ) -> Vec<AmiSettings> {
-    let mut links = vec![];
-    for (position, section) in sections.into_iter().enumerate() {
-        if position >= LINKS_PER_KIND_MAX {
-            section.report(&section.span, format!("there are more than {LINKS_PER_KIND_MAX} `asterisk_ami` tables"));
-            break;
-        }
-        links.extend(read_link(section, folder, warnings, referenced, format!("asterisk-{}", position + 1)));
-    }
-    links
+    links::read_tables(sections, "asterisk_ami", "asterisk", |section, default_name| {
+        read_link(section, folder, warnings, referenced, default_name)
+    })
 }
 
 fn read_link(

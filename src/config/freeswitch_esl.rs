@@ -9,7 +9,7 @@ use crate::config::links::{self, LinkTerms, ReferencedOrganization, is_word, rea
 use crate::config::problem::Problems;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
-use crate::limits::{LINK_NAME_BYTES_MAX, LINKS_PER_KIND_MAX};
+use crate::limits::LINK_NAME_BYTES_MAX;
 
 /// One FreeSWITCH server to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,15 +48,9 @@ pub(super) fn read(
     warnings: &mut Problems,
     referenced: &mut Vec<ReferencedOrganization>,
 ) -> Vec<EslSettings> {
-    let mut links = vec![];
-    for (position, section) in sections.into_iter().enumerate() {
-        if position >= LINKS_PER_KIND_MAX {
-            section.report(&section.span, format!("there are more than {LINKS_PER_KIND_MAX} `freeswitch_esl` tables"));
-            break;
-        }
-        links.extend(read_link(section, folder, warnings, referenced, format!("freeswitch-{}", position + 1)));
-    }
-    links
+    links::read_tables(sections, "freeswitch_esl", "freeswitch", |section, default_name| {
+        read_link(section, folder, warnings, referenced, default_name)
+    })
 }
 
 fn read_link(

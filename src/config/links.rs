@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
 use crate::config::secret::{Secret, SecretFile};
-use crate::limits::{LINK_NAME_BYTES_MAX, LINK_POLL_SECONDS_MAX, LINK_SECRET_BYTES_MAX, UNDO_PER_MINUTE_LIMIT};
+use crate::limits::{
+    LINK_NAME_BYTES_MAX, LINK_POLL_SECONDS_MAX, LINK_SECRET_BYTES_MAX, LINKS_PER_KIND_MAX, UNDO_PER_MINUTE_LIMIT,
+};
 use crate::telephony::closed_list;
 
 closed_list! {
@@ -93,6 +95,25 @@ pub(super) fn read_terms(section: &mut Section<'_>, organization: &str, default_
             percent_max: section.integer("undo_max_percent", 0..=100).unwrap_or(20),
         },
     }
+}
+
+/// Reads the tables of one kind of links. `kind`: the key of the tables. `prefix`: how a link without a name is called,
+/// before its number.
+pub(super) fn read_tables<'a, T>(
+    sections: Vec<Section<'a>>,
+    kind: &str,
+    prefix: &str,
+    mut read: impl FnMut(Section<'a>, String) -> Option<T>,
+) -> Vec<T> {
+    let mut links = vec![];
+    for (position, section) in sections.into_iter().enumerate() {
+        if position >= LINKS_PER_KIND_MAX {
+            section.report(&section.span, format!("there are more than {LINKS_PER_KIND_MAX} `{kind}` tables"));
+            break;
+        }
+        links.extend(read(section, format!("{prefix}-{}", position + 1)));
+    }
+    links
 }
 
 fn read_mode<M: Copy>(
