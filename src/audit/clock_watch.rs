@@ -20,8 +20,8 @@ use crate::telephony::{ClockReading, UnixMillis};
 
 /// The file in the folder of the log.
 const FILE_NAME: &str = "clock";
-/// Names the current boot of the machine.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Digits of the boot in the file: each text has the same length, so that none is left of the one before.
+const BOOT_DIGITS: usize = 16;
 
 /// How far the wall clock can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,6 @@ pub struct ClockWatch {
 #[derive(Debug)]
 struct ClockFile {
     file: File,
-    boot_id: String,
     stored_ms: u64,
 }
 
@@ -58,25 +57,28 @@ impl ClockWatch {
     /// Continues from the reading that is stored in this folder.
     #[must_use]
     pub fn open(folder: &Path, now: ClockReading) -> Self {
-        let boot_id = fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default();
         let stored = fs::read_to_string(folder.join(FILE_NAME)).ok().and_then(|text| parse(&text));
         let mut options = File::options();
         options.write(true).create(true).truncate(false).mode(FILE_MODE);
         let file = options.open(folder.join(FILE_NAME)).ok();
-        let store = file.map(|file| ClockFile { file, boot_id: boot_id.clone(), stored_ms: 0 });
-        Self { store, ..Self::continued(stored, &boot_id, now) }
+        let store = file.map(|file| ClockFile { file, stored_ms: 0 });
+        Self { store, ..Self::continued(stored, now) }
     }
 
-    /// Continues from a stored reading, with the boot that it is of.
-    fn continued(stored: Option<(String, ClockReading)>, boot_id: &str, now: ClockReading) -> Self {
+    /// Continues from a stored reading.
+    fn continued(stored: Option<ClockReading>, now: ClockReading) -> Self {
         let settled_ms = now.since_boot_ms.saturating_add(in_ms(CLOCK_SETTLE_TIME));
         let new = Self { baseline: now, jump: None, settled_ms, store: None };
         match stored {
-            Some((id, baseline)) if id == boot_id && baseline.since_boot_ms <= now.since_boot_ms => {
+            Some(baseline)
+                if baseline.boot.is_some()
+                    && baseline.boot == now.boot
+                    && baseline.since_boot_ms <= now.since_boot_ms =>
+            {
                 Self { baseline, settled_ms: 0, ..new }
             }
             // A boot takes no negative time.
-            Some((_, before)) if before.wall > now.wall => {
+            Some(before) if before.wall > now.wall => {
                 Self { baseline: ClockReading { wall: before.wall, ..now }, ..new }
             }
             _ => new,
@@ -122,16 +124,16 @@ impl ClockFile {
     }
 
     fn write(&self, now: ClockReading) -> io::Result<()> {
-        let text = format!("{} {:020} {:020}\n", self.boot_id, now.since_boot_ms, now.wall.0);
-        self.file.write_all_at(text.as_bytes(), 0)
+        let boot = now.boot.map_or_else(|| format!("{:>BOOT_DIGITS$}", "-"), |boot| format!("{boot:0BOOT_DIGITS$x}"));
+        self.file.write_all_at(format!("{boot} {:020} {:020}\n", now.since_boot_ms, now.wall.0).as_bytes(), 0)
     }
 }
 
-fn parse(text: &str) -> Option<(String, ClockReading)> {
+fn parse(text: &str) -> Option<ClockReading> {
     let mut words = text.split_ascii_whitespace();
-    let boot_id = words.next()?.to_owned();
+    let boot = u64::from_str_radix(words.next()?, 16).ok();
     let since_boot_ms = words.next()?.parse().ok()?;
-    Some((boot_id, ClockReading { wall: UnixMillis(words.next()?.parse().ok()?), since_boot_ms, boot: None }))
+    Some(ClockReading { wall: UnixMillis(words.next()?.parse().ok()?), since_boot_ms, boot })
 }
 
 fn signed(ms: u64) -> i64 {
@@ -151,12 +153,12 @@ mod tests {
     const DAY_MS: u64 = 86_400_000;
 
     fn reading(since_boot_ms: u64, wall_ms: u64) -> ClockReading {
-        ClockReading { wall: UnixMillis(wall_ms), since_boot_ms, boot: None }
+        ClockReading { wall: UnixMillis(wall_ms), since_boot_ms, boot: Some(1) }
     }
 
     /// A watch of a clock that has settled, at 1,000 ms since the boot.
     fn watch() -> ClockWatch {
-        ClockWatch::continued(Some(("a".to_owned(), reading(0, WALL_MS))), "a", reading(1_000, WALL_MS + 1_000))
+        ClockWatch::continued(Some(reading(0, WALL_MS)), reading(1_000, WALL_MS + 1_000))
     }
 
     /// DOOR E1: a clock 100 days ahead for 1.5 s is suspect for 1.5 s.
@@ -208,10 +210,10 @@ mod tests {
         let right = reading(settled_ms + 9_000, WALL_MS + settled_ms + 9_000);
         assert_eq!(open(right).look(right), ClockTrust::Trusted, "the wrong time was not stored");
 
-        let stored = || Some(("another".to_owned(), reading(5_000_000, WALL_MS)));
+        let stored = Some(ClockReading { boot: Some(2), ..reading(5_000_000, WALL_MS) });
         let rebooted = |wall_ms| {
             let now = reading(1_000, wall_ms);
-            ClockWatch::continued(stored(), "a", now).look(now)
+            ClockWatch::continued(stored, now).look(now)
         };
         assert_eq!(rebooted(WALL_MS + 3 * DAY_MS), ClockTrust::Settling, "the machine was off for three days");
         assert!(matches!(rebooted(WALL_MS - DAY_MS), ClockTrust::Suspect(_)));

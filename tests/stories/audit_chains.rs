@@ -153,11 +153,12 @@ fn a_log_of_the_old_name_is_read_on() {
     assert_eq!((fixtures.files_of("audit-").len(), fixtures.chain("record-")[0]["sequence"].as_u64()), (1, Some(4)));
 }
 
-/// The library that lets a process see another wall clock; Debian's package `libfaketime`.
-fn faketime() -> Option<PathBuf> {
-    let folders =
-        fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
-    folders.into_iter().find(|library| library.exists())
+/// The library that lets a process see another wall clock.
+fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let library =
+        folders.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|library| library.exists());
+    library.expect("libfaketime: run `tests/run --install`, or: sudo apt-get install faketime")
 }
 
 /// Starts the sidecar with a wall clock that is ahead by what the file says, as `+100d`.
@@ -170,11 +171,10 @@ fn start_with_clock(folder: &Path, library: &Path, offset: &Path) -> Sidecar {
 }
 
 /// DOOR E1: the wall clock 100 days ahead, and back. Nothing is removed, the clock is suspect meanwhile, and the lines
-/// afterwards have the right time. Needs `libfaketime`; the same is tested with a clock that is an argument in
-/// `src/audit/clock_watch.rs` and `src/audit/chain/tests.rs`.
+/// afterwards have the right time.
 #[test]
 fn a_clock_that_is_ahead_for_a_while_removes_nothing() {
-    let Some(library) = faketime() else { return eprintln!("libfaketime is not installed: nothing is tested") };
+    let library = faketime();
     let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
     let offset = fixtures.folder().join("offset");
     fs::write(&offset, "+0").unwrap();
