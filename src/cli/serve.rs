@@ -3,8 +3,6 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use rustix::fs::Mode;
-use rustix::process::umask;
 use serde_json::json;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,8 +40,6 @@ pub(super) struct Arguments {
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let json = options.json;
-    // What the sidecar writes is for its user only, whatever mask it inherits. Sockets get their permissions later.
-    umask(Mode::RWXG | Mode::RWXO);
     // Before a second thread exists, because it changes the environment.
     let passed = match PassedSockets::from_environment() {
         Ok(passed) => passed,

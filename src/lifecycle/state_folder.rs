@@ -2,12 +2,13 @@
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::config::process::StateSettings;
+use crate::sessions::FILE_MODE;
 
 /// Permissions of a state folder that we create: other users must not read who was logged in where.
 const STATE_FOLDER_MODE: u32 = 0o700;
@@ -43,7 +44,9 @@ pub(crate) fn lock(state: &StateSettings) -> Result<File, StateFolderError> {
     let unusable = |source| StateFolderError::Unusable { folder: state.folder.clone(), source };
     DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(unusable)?;
     let path = state.folder.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(unusable)?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    let mut file = options.open(path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

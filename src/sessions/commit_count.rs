@@ -7,10 +7,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::sessions::FILE_MODE;
 
 const NUMBER_BYTES: usize = 8;
 
@@ -31,7 +33,7 @@ impl CommitCount {
     pub(super) fn write(&self, commits: u64) {
         let number = commits.to_le_bytes();
         let bytes = [number, xxh3_64(&number).to_le_bytes()].concat();
-        let file = File::options().write(true).create(true).truncate(false).open(&self.path);
+        let file = File::options().write(true).create(true).truncate(false).mode(FILE_MODE).open(&self.path);
         file.and_then(|file| file.write_all_at(&bytes, 0)).ok();
     }
 

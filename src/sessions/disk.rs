@@ -6,18 +6,20 @@
 //! redb trusts its pages: damage may show as a panic. Every access catches panics and reports them as damage.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
+use redb::backends::FileBackend;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 use thiserror::Error;
 
 use crate::limits::RECORD_CHUNKS_AHEAD_MAX;
+use crate::sessions::FILE_MODE;
 use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, RecordError, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
@@ -267,7 +269,9 @@ impl Disk {
         // Left by a crash, or not there.
         fs::remove_file(&unfinished).ok();
         let created = (|| -> Result<(), redb::Error> {
-            let database = builder().create(&unfinished)?;
+            let mut options = File::options();
+            let file = options.read(true).write(true).create_new(true).mode(FILE_MODE).open(&unfinished)?;
+            let database = builder().create_with_backend(FileBackend::new(file)?)?;
             let transaction = database.begin_write()?;
             {
                 transaction.open_table(SESSIONS)?;

@@ -26,6 +26,10 @@ use crate::limits::ORGANIZATIONS_MAX;
 use crate::telephony::OrganizationId;
 use table::SessionTable;
 
+/// Permissions of a file in the state folder, whatever the mask of the process: other users must not read who is logged
+/// in where.
+pub(crate) const FILE_MODE: u32 = 0o600;
+
 /// The tables of all organizations.
 #[derive(Debug)]
 pub struct SessionTables {

@@ -98,6 +98,17 @@ fn files_are_for_their_user_only_whatever_the_mask() {
         }
     }
     assert!(seen >= 4, "{seen} files and folders");
+    // Also the store that `sessions salvage` makes of a damaged one.
+    assert!(sidecar.terminate().success());
+    let store = in_state(&folder, "sessions.redb");
+    let bytes = fs::read(&store).unwrap();
+    fs::write(&store, &bytes[..bytes.len() / 2]).unwrap();
+    let mut salvage = Command::new("sh");
+    salvage.args(["-c", "umask 000; exec \"$0\" --config \"$1\" sessions salvage"]);
+    let salvaged = salvage.arg(binary().get_program()).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&salvaged.stdout);
+    assert!(text.contains("the readable users are in a new store"), "{text}");
+    assert_eq!(fs::metadata(&store).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
