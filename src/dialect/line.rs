@@ -47,8 +47,7 @@
 //!
 //! ```text
 //! > b4 dial org=acme actor=2001 digits=*2211002 queue=600 call=c-78
-//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES
-//! freeswitch=eavesdrop_enable_dtmf:false
+//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES freeswitch=eavesdrop_enable_dtmf:false
 //! ```
 //!
 //! An answer that changed a login session is sent after the change and its line in the audit log are on disk. The same
